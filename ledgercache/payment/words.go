@@ -1,0 +1,174 @@
+package payment
+
+import "yupos/ledgercache/money"
+
+// Reason is the stable name of why a trade stands where it stands. A name that this version does not know is kept and
+// shown as it is.
+type Reason string
+
+// The reasons that the terminal itself gives. The ledger's and the codes' own names pass through unchanged.
+const (
+	ReasonReversing     Reason = "REVERSING"       // a cancel is on its way to the ledger
+	ReasonCancelled     Reason = "CANCELLED"       // by the cashier or the register
+	ReasonExpired       Reason = "EXPIRED"         // nobody came in time
+	ReasonNoAnswer      Reason = "NO_ANSWER"       // the ledger did not answer in time
+	ReasonCodeNeedsLink Reason = "CODE_NEEDS_LINK" // an ONLINE code while the line is down
+)
+
+// Words are what a person reads: what happened, what it means for the money, what to do next.
+type Words struct{ ZH, EN string }
+
+var reasonWords = map[Reason]Words{
+	ReasonReversing:        {"正在撤销，结果以账本为准，请勿重复收款", "Being reversed; the ledger decides, do not charge again"},
+	ReasonCancelled:        {"已取消，未收款", "Cancelled, no money was taken"},
+	ReasonExpired:          {"已过期，正在确认未付款", "Expired, nobody paid in time"},
+	ReasonNoAnswer:         {"账本未答复，已撤销，未收款", "The ledger did not answer; reversed, no money was taken"},
+	ReasonCodeNeedsLink:    {"网络断开，此码需联网，未收款。请顾客出示离线码，或待网络恢复", "The line is down and this code needs it; no money was taken. Ask for an offline code or wait"},
+	"MALFORMED":            {"付款码损坏，未收款，请重新扫码", "The code is damaged; no money was taken, scan again"},
+	"FOREIGN_CODE":         {"不是本钱包的付款码，未收款，请顾客打开本钱包", "Not a code of this wallet; no money was taken"},
+	"UNKNOWN_CODE":         {"无法识别的码，未收款", "Not a code we know; no money was taken"},
+	"UNKNOWN_ISSUER":       {"付款码签发方未知，未收款，请刷新付款码", "The code's issuer is not known; no money was taken"},
+	"CERT_FORGED":          {"付款码证书无效，未收款，勿放行", "The code's certificate is false; no money was taken"},
+	"CERT_NOT_YET_VALID":   {"付款码尚未生效，未收款，请检查手机时间", "The code is not valid yet; no money was taken, check the phone's clock"},
+	"CERT_EXPIRED":         {"付款码凭证已过期，未收款，请顾客联网刷新", "The code's certificate has expired; the phone must go online once"},
+	"CERT_TOO_LONG":        {"付款码凭证期限异常，未收款", "The code's certificate lives too long; no money was taken"},
+	"CODE_FORGED":          {"付款码签名无效，未收款，勿放行", "The code's signature is false; no money was taken"},
+	"CODE_FROM_FUTURE":     {"付款码时间超前，未收款，请检查手机时间", "The code is from the future; check the phone's clock"},
+	"CODE_EXPIRED":         {"付款码已过期，未收款，请刷新后再扫", "The code has expired; no money was taken, refresh and scan again"},
+	"CODE_REPLAYED":        {"此码已用过，未再次收款，请刷新付款码", "This code was already used; nothing was taken again, refresh it"},
+	"CODE_SPENT":           {"此码已用过，未再次收款，请刷新付款码", "This code was already used; nothing was taken again, refresh it"},
+	"CODE_UNKNOWN":         {"账本不认识此码，未收款，请刷新后再扫", "The ledger does not know this code; no money was taken"},
+	"OVER_CODE_LIMIT":      {"金额超出此码上限，未收款，请顾客在手机上输入金额", "More than this code may pay; no money was taken"},
+	"POLICY_STALE":         {"网络断开且离线策略未就绪，未收款。请等待网络恢复", "The line is down and there is no fresh offline policy; no money was taken"},
+	"CLOCK_UNTRUSTED":      {"终端时间不可信，不能离线收款，未收款", "The clock cannot be trusted; no offline payment, no money was taken"},
+	"INSUFFICIENT_BALANCE": {"余额不足，未收款", "Not enough balance; no money was taken"},
+	"WALLET_FROZEN":        {"无法受理，未收款", "Cannot be accepted; no money was taken"},
+	"LIMIT_SINGLE":         {"超出顾客单笔限额，未收款", "Above the customer's limit for one payment; no money was taken"},
+	"LIMIT_DAY":            {"超出顾客当日限额，未收款", "Above the customer's limit for the day; no money was taken"},
+	"TOO_LATE":             {"请求已过时，未收款，请重新扫码", "The request came too late; no money was taken, scan again"},
+	"DECLINED":             {"账本拒绝，未收款", "Declined by the ledger; no money was taken"},
+	"WRONG_PIN":            {"支付密码错误，未收款", "Wrong PIN; no money was taken"},
+	"CONFIRM_TIMEOUT":      {"顾客未确认，未收款", "The customer did not confirm; no money was taken"},
+	"REFUND_OVER_PAID":     {"退款超过已付金额，未退款", "More than was paid; nothing was refunded"},
+	"REFUND_WINDOW_CLOSED": {"超过退款期限，未退款", "Too late to refund; nothing was refunded"},
+	"REFUND_TOO_MANY":      {"退款次数已达上限，未退款", "Too many partial refunds; nothing was refunded"},
+	"MERCHANT_BALANCE":     {"商户余额不足，未退款", "The merchant's balance is too low; nothing was refunded"},
+	"LEDGER_ERROR":         {"账本内部错误，结果以查询为准", "The ledger had an error; the query decides"},
+	"UNKNOWN_TRADE":        {"账本没有这笔交易", "The ledger does not know this trade"},
+	"WALLET_UNKNOWN":       {"账本没有这个钱包，未收款", "The ledger does not know this wallet; no money was taken"},
+	"ID_REUSED":            {"交易号被重复使用，已搁置，请联系客服", "A number was used twice; set aside, call support"},
+	"TERMINAL_REVOKED":     {"终端已被停用，请联系客服", "This terminal has been revoked; call support"},
+}
+
+// Words gives r in Chinese and English; a reason without words is shown by its name.
+func (r Reason) Words() Words {
+	if r == "" {
+		return Words{}
+	}
+	if w, ok := reasonWords[r]; ok {
+		return w
+	}
+	return Words{"原因 " + string(r), "Reason " + string(r)}
+}
+
+// NextAction is what the register should do next: wait, query, rescan, none or call_support.
+func (p Payment) NextAction() string {
+	switch p.State {
+	case NotPay:
+		if p.Mode == AtCounter && p.Reason != "" {
+			return "rescan"
+		}
+		return "wait"
+	case UserPaying:
+		return "wait"
+	case Unknown:
+		return "query"
+	case Success, Closed, Revoked, PayError, AcceptedOffline:
+		return "none"
+	case Bounced:
+		return "call_support"
+	}
+	return "query"
+}
+
+// Display is the sentence that the counter shows for p: the word, the amount, and what to do.
+func (p Payment) Display() Words {
+	amount := p.TotalFen.String()
+	why := p.Reason.Words()
+	switch p.State {
+	case NotPay:
+		return p.displayWaiting(amount, why)
+	case UserPaying:
+		return Words{"请顾客在手机上确认 " + amount, "Customer: confirm " + amount + " on your phone"}
+	case Unknown:
+		if p.Reversing {
+			return Words{"正在撤销 " + amount + "，请勿重复收款", "Reversing " + amount + ", do not charge again"}
+		}
+		return Words{"结果未知 " + amount + "，请勿重复收款，正在查询", "Result of " + amount + " unknown, do not charge again, asking"}
+	case Success:
+		return p.displayPaid(amount)
+	case Closed:
+		return Words{"已关闭，未收款 " + amount, "Closed, " + amount + " not taken"}
+	case Revoked:
+		return Words{"已撤销，" + amount + " 已退回顾客", "Reversed, " + amount + " went back to the customer"}
+	case PayError:
+		return Words{"收款失败 " + amount + "：" + why.ZH, "Not paid " + amount + ": " + why.EN}
+	case AcceptedOffline:
+		return Words{"离线受理 " + amount + "，待入账", "Accepted offline " + amount + ", to be settled"}
+	case Bounced:
+		return Words{"离线付款被拒 " + amount + "：" + why.ZH, "Offline payment refused " + amount + ": " + why.EN}
+	}
+	return Words{}
+}
+
+func (p Payment) displayWaiting(amount string, why Words) Words {
+	if p.Mode == ByOrder {
+		return Words{"请顾客扫码支付 " + amount, "Customer: scan to pay " + amount}
+	}
+	if p.Reason != "" {
+		return Words{"请重新扫码 " + amount + "：" + why.ZH, "Scan again for " + amount + ": " + why.EN}
+	}
+	return Words{"请扫顾客付款码 " + amount, "Scan the customer's code for " + amount}
+}
+
+func (p Payment) displayPaid(amount string) Words {
+	w := Words{"收款成功 " + amount, "Paid " + amount}
+	if p.DiscountFen > 0 {
+		w.ZH += "（顾客实付 " + p.PaidFen.String() + "）"
+		w.EN += " (customer paid " + p.PaidFen.String() + ")"
+	}
+	if p.RefundedFen > 0 {
+		w.ZH += "，已退 " + p.RefundedFen.String()
+		w.EN += ", refunded " + p.RefundedFen.String()
+	}
+	return w
+}
+
+// ApplyRefund makes the move of a refund that the ledger's answer describes. Like Apply it answers ErrReplay and
+// ErrImpossible: PROCESSING → PROCESSING, SUCCESS, FAILED.
+func ApplyRefund(r Refund, e RefundAnswered) (Refund, error) {
+	if r.Final() {
+		if r.State == e.State || e.State == RefundProcessing {
+			return r, ErrReplay
+		}
+		return r, ErrImpossible
+	}
+	switch e.State {
+	case RefundProcessing:
+		return r, ErrReplay
+	case RefundSuccess:
+		if e.RefundFen != r.RefundFen || e.FeeBackFen < 0 || e.At.IsZero() {
+			return r, ErrImpossible
+		}
+		r.FeeBackFen, r.FinishedAt = e.FeeBackFen, e.At
+	case RefundFailed:
+		r.Reason, r.FinishedAt = e.Reason, e.At
+	default:
+		return r, ErrImpossible
+	}
+	r.State, r.LedgerNo = e.State, e.LedgerNo
+	return r, nil
+}
+
+// FeeLeft is the merchant's fee that p still carries after its refunds, in fen.
+func (p Payment) FeeLeft() money.Fen { return p.FeeFen - p.FeeBackFen }
