@@ -53,6 +53,7 @@ type Submitted struct {
 type Rejected struct {
 	TradeNo string `cbor:"1,keyasint"`
 	Reason  Reason `cbor:"2,keyasint"`
+	Foreign string `cbor:"3,keyasint,omitempty"` // with FOREIGN_CODE: the kind of code
 }
 
 // Asked records, before it leaves, a message to the ledger. It changes no state, but the first OpReverse starts the
@@ -171,6 +172,7 @@ func reject(p Payment, e Rejected, at time.Time) (Payment, error) {
 	if p.State != NotPay {
 		return p, illegal(p, e)
 	}
+	p.Foreign = e.Foreign
 	switch p.Mode {
 	case ByCode:
 		p.State, p.Reason, p.FinishedAt = PayError, e.Reason, at

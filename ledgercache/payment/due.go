@@ -39,8 +39,8 @@ func (p Payment) Due(now, started time.Time) (Op, time.Time) {
 
 func (p Payment) dueOpen(now, started time.Time) (Op, time.Time) {
 	if p.Reversing {
-		if p.ReverseAsks == 0 {
-			return OpReverse, p.LastAskAt
+		if p.ReverseAsks == 0 { // at once
+			return OpReverse, p.CreatedAt
 		}
 		return OpReverse, p.LastAskAt.Add(reversalWaits[min(p.ReverseAsks, len(reversalWaits))-1])
 	}

@@ -81,7 +81,8 @@ type Payment struct {
 	Mode       Mode      `cbor:"3,keyasint"`
 	State      State     `cbor:"4,keyasint"`
 	Path       Path      `cbor:"5,keyasint"`
-	Reason     Reason    `cbor:"6,keyasint,omitempty"` // why the state is what it is
+	Reason     Reason    `cbor:"6,keyasint,omitempty"`  // why the state is what it is
+	Foreign    string    `cbor:"19,keyasint,omitempty"` // with FOREIGN_CODE: the kind of code it was, by its name in codes.md
 	TotalFen   money.Fen `cbor:"7,keyasint"`
 	Subject    string    `cbor:"8,keyasint,omitempty"`
 	Attach     string    `cbor:"9,keyasint,omitempty"`
@@ -171,3 +172,9 @@ type Refund struct {
 
 // Final reports whether the refund has ended.
 func (r Refund) Final() bool { return r.State != RefundProcessing }
+
+// HoldsCounter reports whether p has the terminal's scanner or display: from its opening until it is final, cancelled or
+// expired. A trade by code never takes the counter.
+func (p Payment) HoldsCounter() bool {
+	return p.Mode != ByCode && !p.State.EndsWait() && !p.Reversing && p.Reason != ReasonExpired
+}

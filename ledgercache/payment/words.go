@@ -71,6 +71,26 @@ func (r Reason) Words() Words {
 	return Words{"原因 " + string(r), "Reason " + string(r)}
 }
 
+// foreignWords name the codes of others that a customer may hold up.
+var foreignWords = map[string]Words{
+	"WECHAT":        {"这是微信付款码", "This is a WeChat code"},
+	"ALIPAY":        {"这是支付宝付款码", "This is an Alipay code"},
+	"UNIONPAY":      {"这是云闪付付款码", "This is a UnionPay code"},
+	"ECNY":          {"这是数字人民币付款码", "This is an e-CNY code"},
+	"GOODS_BARCODE": {"这是商品条码", "This is a goods barcode"},
+	"OTHER_EMVCO":   {"这是其他钱包的付款码", "This is another wallet's code"},
+	"ORDER":         {"这是商户收款码，不是顾客付款码", "This is a shop's code, not a customer's"},
+}
+
+// Why is the trade's reason in words; a foreign code is called by its name.
+func (p Payment) Why() Words {
+	w := p.Reason.Words()
+	if named, ok := foreignWords[p.Foreign]; ok && p.Reason == "FOREIGN_CODE" {
+		return Words{named.ZH + "，未收款，请顾客打开本钱包", named.EN + "; no money was taken, ask for this wallet's code"}
+	}
+	return w
+}
+
 // NextAction is what the register should do next: wait, query, rescan, none or call_support.
 func (p Payment) NextAction() string {
 	switch p.State {
@@ -94,7 +114,7 @@ func (p Payment) NextAction() string {
 // Display is the sentence that the counter shows for p: the word, the amount, and what to do.
 func (p Payment) Display() Words {
 	amount := p.TotalFen.String()
-	why := p.Reason.Words()
+	why := p.Why()
 	switch p.State {
 	case NotPay:
 		return p.displayWaiting(amount, why)
