@@ -47,8 +47,16 @@ func open(ctx context.Context, cfg Config) (device, error) {
 	return file, nil
 }
 
+// prepare locks the line before it touches its mode: a second owner must not
+// reset the rate of the first.
 func prepare(file *os.File, cfg Config) error {
-	if err := lock(file); err != nil {
+	raw, err := file.SyscallConn() // never Fd(): it would make the file blocking
+	if err != nil {
+		return err
+	}
+	var lockErr error
+	err = raw.Control(func(fd uintptr) { lockErr = lock(int(fd)) })
+	if err := errors.Join(err, lockErr); err != nil {
 		return err
 	}
 	return setMode(cfg)
@@ -57,19 +65,15 @@ func prepare(file *os.File, cfg Config) error {
 // lock takes the advisory lock of the device node itself. The kernel frees it
 // when the process dies, however it dies, and it does not stay behind on a
 // pseudo-terminal as TIOCEXCL would; root is not exempt from it as from TIOCEXCL.
-func lock(file *os.File) error {
-	raw, err := file.SyscallConn() // never Fd(): it would make the file blocking
-	if err != nil {
-		return err
+func lock(fd int) error {
+	if _, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ); errors.Is(err, unix.ENOTTY) {
+		return ErrNotDevice
 	}
-	var lockErr error
-	err = raw.Control(func(fd uintptr) {
-		lockErr = unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB)
-	})
-	if errors.Is(lockErr, unix.EWOULDBLOCK) {
+	err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
 		return ErrBusy
 	}
-	return errors.Join(err, lockErr)
+	return err
 }
 
 // setMode lets the library put the line into raw 8N1 mode at the rate and empty
@@ -92,10 +96,6 @@ func modeError(err error) error {
 	switch portErr.Code() {
 	case library.PortBusy:
 		return errors.Join(ErrBusy, err)
-	case library.InvalidSerialPort:
-		if errors.Is(err, unix.ENOTTY) {
-			return errors.Join(ErrNotDevice, err)
-		}
 	case library.PermissionDenied:
 		return errors.Join(os.ErrPermission, err)
 	}

@@ -20,6 +20,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Config describes one line. Zero values get the defaults.
@@ -264,6 +266,25 @@ func (p *Port) setState(dev device, text [2]string, level slog.Level, cause erro
 	for _, fn := range watchers {
 		fn(state)
 	}
+}
+
+// Queued is how many bytes of earlier writes the kernel has not put on the wire
+// yet, 0 where nobody knows (TCP; a pseudo-terminal has no wire). A sender that
+// wants to be stoppable keeps it small.
+func (p *Port) Queued() int {
+	p.mu.Lock()
+	file, ok := p.dev.(*os.File)
+	p.mu.Unlock()
+	if !ok {
+		return 0
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	n := 0
+	_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) }) // 0 if it fails
+	return n
 }
 
 // Write sends b on whatever connection there is and returns how many bytes the
