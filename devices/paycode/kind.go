@@ -179,11 +179,14 @@ func firstAID(text string) (aid []byte, whole bool) {
 		}
 	}
 	raw, err := base64.RawStdEncoding.DecodeString(clean[:len(clean)/4*4])
-	if err != nil || len(raw) < 8 || raw[7] != tagApplication {
+	for err == nil && len(raw) > 0 && raw[0] != tagApplication {
+		_, _, raw, err = nextTLV(raw)
+	}
+	if err != nil || len(raw) == 0 {
 		return nil, false
 	}
-	_, inner, ok := openTemplate(raw[7:])
-	for ok && len(inner) > 0 {
+	inner := openTemplate(raw)
+	for len(inner) > 0 {
 		o, constructed, rest, err := nextTLV(inner)
 		if err != nil {
 			return nil, false
@@ -196,16 +199,16 @@ func firstAID(text string) (aid []byte, whole bool) {
 	return nil, false
 }
 
-// openTemplate skips a one-byte tag and its length, and returns the claimed length and what is there of the value.
-func openTemplate(b []byte) (claimed int, inner []byte, ok bool) {
+// openTemplate returns what is there of the value of a template with a one-byte tag, whatever its length claims.
+func openTemplate(b []byte) []byte {
 	if len(b) < 2 {
-		return 0, nil, false
+		return nil
 	}
 	n, at := int(b[1]), 2
 	if n >= 0x80 {
 		more := n & 0x7F
 		if more == 0 || more > 3 || len(b) < 2+more {
-			return 0, nil, false
+			return nil
 		}
 		n = 0
 		for _, c := range b[2 : 2+more] {
@@ -213,7 +216,7 @@ func openTemplate(b []byte) (claimed int, inner []byte, ok bool) {
 		}
 		at += more
 	}
-	return n, b[at:min(len(b), at+n)], true
+	return b[at:min(len(b), at+n)]
 }
 
 func isAlphanumeric(c byte) bool {
@@ -229,19 +232,37 @@ func startsLikeOrder(text string) bool {
 	return n > len("00020101021226400005") && text[:n] == orderStart[:n]
 }
 
-// classifyMerchant looks for our account template in a merchant-presented code, as far as its fields can be read.
+// classifyMerchant looks for a template of ours in a merchant-presented code, as far as its fields can be read.
 func classifyMerchant(text string) Kind {
 	for at, n := 0, 0; at < len(text) && n < maxFields; n++ {
 		f, next, ok := nextField(text, at)
-		if !ok {
+		if !ok { // the last field may be cut short; what there is of it still speaks
+			if len(text)-at > 4 && isTemplate(text[at:at+2]) && namesUs(text[at+4:]) {
+				return KindOrder
+			}
 			break
 		}
-		if f.ID >= "26" && f.ID <= "51" && strings.HasPrefix(f.Value, "0005"+yupayGUID) {
+		if isTemplate(f.ID) && namesUs(f.Value) {
 			return KindOrder
 		}
 		at = next
 	}
 	return KindOtherEMVCo
+}
+
+// namesUs says whether a template carries our globally unique identifier in sub-field 00.
+func namesUs(template string) bool {
+	for at, n := 0, 0; at < len(template) && n < maxFields; n++ {
+		f, next, ok := nextField(template, at)
+		if !ok {
+			return false
+		}
+		if f.ID == "00" {
+			return f.Value == yupayGUID
+		}
+		at = next
+	}
+	return false
 }
 
 // schemes names the application providers that a customer in China may hold up, by the registered part of the id.

@@ -221,12 +221,9 @@ func onQR(of func(*scene) *grey, threshold func(*grey) (*gozxing.BitMatrix, erro
 	}
 }
 
-// readQR looks for a QR code in a binary picture: the finders once, then the library's own grid, then the sampler's.
+// readQR looks for a QR code in a binary picture: the finders once, then for each likely triple of them the library's own
+// grid and the sampler's.
 func readQR(m *gozxing.BitMatrix) (text string, ok bool) {
-	info, err := detector.NewFinderPatternFinder(m, nil).Find(nil)
-	if err != nil {
-		return "", false
-	}
 	d := decoder.NewDecoder()
 	try := func(matrix *gozxing.BitMatrix) bool {
 		result, err := d.DecodeWithoutHint(matrix) // changes the matrix, which is thrown away
@@ -235,11 +232,13 @@ func readQR(m *gozxing.BitMatrix) (text string, ok bool) {
 		}
 		return ok
 	}
-	if found, err := detector.NewDetector(m).ProcessFinderPatternInfo(info); err == nil && try(found.GetBits()) {
-		return text, ok
+	for _, finders := range findFinders(m) {
+		found, err := detector.NewDetector(m).ProcessFinderPatternInfo(finders)
+		if err == nil && try(found.GetBits()) || sampleQR(m, finders, try) {
+			return text, ok
+		}
 	}
-	sampleQR(m, info, try)
-	return text, ok
+	return "", false
 }
 
 // readCode128 looks along the rows of a picture, and if it shall try harder along all of them and the columns. Never on a
