@@ -163,10 +163,10 @@ var ladder = []rung{
 	{"adaptive 129", onQR(func(s *scene) *grey { return s.work }, window(129))},
 	{"full size, hybrid", onQR((*scene).larger, (*grey).hybrid)},
 	{"full size, global", onQR((*scene).larger, (*grey).global)},
-	{"code 128, turned 15°", func(s *scene) (string, string, bool) { return readCode128(s.work.turned(15), true) }},
-	{"code 128, turned −15°", func(s *scene) (string, string, bool) { return readCode128(s.work.turned(-15), true) }},
-	{"code 128, turned 30°", func(s *scene) (string, string, bool) { return readCode128(s.work.turned(30), true) }},
-	{"code 128, turned −30°", func(s *scene) (string, string, bool) { return readCode128(s.work.turned(-30), true) }},
+	{"code 128, turned 15°", func(s *scene) (string, string, bool) { return readCode128(s.turnedWhole(15), true) }},
+	{"code 128, turned −15°", func(s *scene) (string, string, bool) { return readCode128(s.turnedWhole(-15), true) }},
+	{"code 128, turned 30°", func(s *scene) (string, string, bool) { return readCode128(s.turnedWhole(30), true) }},
+	{"code 128, turned −30°", func(s *scene) (string, string, bool) { return readCode128(s.turnedWhole(-30), true) }},
 }
 
 func window(side int) func(*grey) (*gozxing.BitMatrix, error) {
@@ -189,6 +189,14 @@ func (s *scene) larger() *grey {
 		return nil
 	}
 	return s.full
+}
+
+// turnedWhole is the picture turned, for bars, which must not be shrunk; nothing where it is too large to be turned whole.
+func (s *scene) turnedWhole(degrees float64) *grey {
+	if s.full != s.work {
+		return nil
+	}
+	return s.full.turned(degrees)
 }
 
 // climb tries the ladder from the bottom until something is read or the time is up. The first attempt is always made.
@@ -224,12 +232,8 @@ func onQR(of func(*scene) *grey, threshold func(*grey) (*gozxing.BitMatrix, erro
 // readQR looks for a QR code in a binary picture: the finders once, then for each likely triple of them the library's own
 // grid and the sampler's.
 func readQR(m *gozxing.BitMatrix) (text string, ok bool) {
-	d := decoder.NewDecoder()
 	try := func(matrix *gozxing.BitMatrix) bool {
-		result, err := d.DecodeWithoutHint(matrix) // changes the matrix, which is thrown away
-		if err == nil && result.GetText() != "" {
-			text, ok = result.GetText(), true
-		}
+		text, ok = decodeMatrix(matrix)
 		return ok
 	}
 	for _, finders := range findFinders(m) {
@@ -239,6 +243,15 @@ func readQR(m *gozxing.BitMatrix) (text string, ok bool) {
 		}
 	}
 	return "", false
+}
+
+// decodeMatrix decodes sampled modules. It changes the matrix, which nobody needs any more.
+func decodeMatrix(matrix *gozxing.BitMatrix) (text string, ok bool) {
+	result, err := decoder.NewDecoder().DecodeWithoutHint(matrix)
+	if err != nil || result.GetText() == "" {
+		return "", false
+	}
+	return result.GetText(), true
 }
 
 // readCode128 looks along the rows of a picture, and if it shall try harder along all of them and the columns. Never on a

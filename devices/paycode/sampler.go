@@ -19,7 +19,6 @@ const (
 	ringArea        = 8.0 // the ring has 24 square modules; with fewer than this it was not the ring
 	sideSlices      = 64
 	sideMiddle      = 2.6 // corners of a blurred ring are round: only the middle of a side is fitted
-	sliceReach      = 5.0
 	maxFillPixels   = 1 << 20
 	timingMismatch  = 0.25
 	sampleSpread    = 0.22
@@ -96,17 +95,49 @@ func findCorners(b bitmap, info *detector.FinderPatternInfo) ([3]finder, bool) {
 	}
 	found := 0
 	for i, p := range patterns {
-		module := p.GetEstimatedModuleSize()
-		finders[i].right = right.times(module / right.length())
-		finders[i].down = down.times(module / down.length())
-		if math.Abs(finders[i].right.cross(finders[i].down)) < 0.1*module*module || module < 0.5 {
+		f := &finders[i]
+		f.right = b.moduleAlong(f.centre, right.times(1/right.length()), p.GetEstimatedModuleSize())
+		f.down = b.moduleAlong(f.centre, down.times(1/down.length()), p.GetEstimatedModuleSize())
+		if area := math.Abs(f.right.cross(f.down)); area < 0.1*f.right.length()*f.down.length() || area < 0.25 {
 			return finders, false
 		}
-		if finders[i].locate(b); finders[i].found {
+		if f.locate(b); f.found {
 			found++
 		}
 	}
 	return finders, found >= 2
+}
+
+// moduleAlong returns one module of a finder in the direction of unit, measured from its centre through dark, white and
+// dark to the outer edges both ways. The library's own estimate, taken along the rows of the picture, is up to 1.4 times
+// too large for a turned code and serves only where an edge is not found.
+func (b bitmap) moduleAlong(centre, unit point, estimate float64) point {
+	forth, okForth := b.runToEdge(centre, unit, 2*finderSide*estimate)
+	back, okBack := b.runToEdge(centre, unit.times(-1), 2*finderSide*estimate)
+	switch {
+	case okForth && okBack && max(forth, back) < 1.5*min(forth, back):
+		return unit.times((forth + back) / finderSide)
+	case okForth && (!okBack || forth < back):
+		return unit.times(forth / (finderSide / 2))
+	case okBack:
+		return unit.times(back / (finderSide / 2))
+	}
+	return unit.times(estimate)
+}
+
+// runToEdge walks from the dark centre of a finder until the third change of colour, its outer edge.
+func (b bitmap) runToEdge(from, unit point, limit float64) (distance float64, ok bool) {
+	const step = 0.25
+	dark, changes := true, 0
+	for d := 0.0; d < limit; d += step {
+		if b.darkAt(from.along(unit, d)) != dark {
+			dark = !dark
+			if changes++; changes == 3 {
+				return d - step/2, true
+			}
+		}
+	}
+	return 0, false
 }
 
 // locate fills the dark ring and fits its four outer sides, twice: the second time with the axes that the first corners give.
@@ -198,13 +229,15 @@ func (f *finder) fitCorners(ring []point) bool {
 
 // fitSide fits one outer side (0 top, 1 right, 2 bottom, 3 left) through the outermost ring pixel of each slice.
 func (f *finder) fitSide(ring []point, side int) (line, bool) {
-	outward, pixel := 1.0, 1/f.right.length() // pixel: one pixel in modules, across the side
+	outward, pixel, alongPixel := 1.0, 1/f.right.length(), 1/f.down.length() // one pixel in modules, across and along the side
 	if side == 0 || side == 3 {
 		outward = -1
 	}
 	if side%2 == 0 {
-		pixel = 1 / f.down.length()
+		pixel, alongPixel = alongPixel, pixel
 	}
+	// A slice is at least a pixel wide: a thinner one may hold only pixels of the far side.
+	slices := int(min(sideSlices, 2*sideMiddle/alongPixel))
 	var reach [sideSlices]float64
 	var has [sideSlices]bool
 	var place [sideSlices]float64
@@ -213,10 +246,10 @@ func (f *finder) fitSide(ring []point, side int) (line, bool) {
 		if side%2 == 0 {
 			across, along = along, across
 		}
-		if math.Abs(along) > sideMiddle {
+		if math.Abs(along) > sideMiddle || across*outward < 1 {
 			continue
 		}
-		i := min(sideSlices-1, int((along+sideMiddle)/(2*sideMiddle)*sideSlices))
+		i := min(slices-1, int((along+sideMiddle)/(2*sideMiddle)*float64(slices)))
 		if !has[i] || across*outward > reach[i]*outward {
 			has[i], reach[i], place[i] = true, across, along
 		}
