@@ -1,0 +1,185 @@
+// Package ledgercache is the shop's book: one writer that decides, journals, applies and answers, for a whole group of
+// steps at once. The journal is the truth on disk; Badger holds the state derived from it and can be rebuilt at any time.
+//
+// Guarantees: a step that has returned is durable; a step that failed has changed nothing; a reader never sees an effect
+// that is not durable; one out_trade_no is one payment; an illegal move is never journalled; watchers get ids, never
+// truth, and never block the writer. Any error of the journal or of applying seals the book in this process for good:
+// nothing more is acknowledged (ErrSealed) and Failed is closed, so that the daemon can start itself again.
+//
+// All methods of Book are safe for concurrent use. DESIGN.md says why it is built like this.
+package ledgercache
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/oklog/ulid/v2"
+
+	"yupos/ledgercache/journal"
+)
+
+// Errors of the book. A refusal of a step is one of these or one of package payment's.
+var (
+	// ErrNotFound says that the book, and not only its cache, has no such trade, refund or job.
+	ErrNotFound = errors.New("ledgercache: not found")
+	// ErrOutTradeNoUsed says that the register's number stands for another request already.
+	ErrOutTradeNoUsed = errors.New("ledgercache: out_trade_no used with another body")
+	// ErrOutRefundNoUsed is the same for a refund number.
+	ErrOutRefundNoUsed = errors.New("ledgercache: out_refund_no used with another body")
+	// ErrCounterBusy says that another trade has the scanner or the display.
+	ErrCounterBusy = errors.New("ledgercache: counter busy")
+	// ErrNoShift says that no shift is open and none may be opened by a sale.
+	ErrNoShift = errors.New("ledgercache: no open shift")
+	// ErrShiftOpen says that a shift is open already.
+	ErrShiftOpen = errors.New("ledgercache: a shift is open")
+	// ErrNotPaid says that a trade cannot be refunded because it is not SUCCESS.
+	ErrNotPaid = errors.New("ledgercache: trade is not paid")
+	// ErrRefundTooMuch says that a refund exceeds what is left of the trade.
+	ErrRefundTooMuch = errors.New("ledgercache: refund exceeds what is left")
+	// ErrRefundTooMany says that the trade has payment.MaxRefundParts refunds already.
+	ErrRefundTooMany = errors.New("ledgercache: too many refunds")
+	// ErrRefundTooLate says that the trade is older than payment.RefundWindow.
+	ErrRefundTooLate = errors.New("ledgercache: refund window closed")
+	// ErrReadOnly says that the book was opened read-only because its journal is damaged or has lost its tail.
+	ErrReadOnly = errors.New("ledgercache: book is read-only")
+	// ErrSealed says that writing failed once and this process acknowledges nothing more.
+	ErrSealed = errors.New("ledgercache: book is sealed after a failed write")
+	// ErrClosed says that the book was closed.
+	ErrClosed = errors.New("ledgercache: book is closed")
+)
+
+// maxGroup is how many steps share one sync. A group must fit one Badger transaction (storage.md A1: 613 payments).
+const maxGroup = 64
+
+// Options say which book to open and how.
+type Options struct {
+	Dir           string   // holds journal/ and cache/
+	Mirror        string   // a second place for the journal, on another device; "" for none
+	Key           [32]byte // the book key; the cache's key is derived from it
+	TerminalID    string   // 8 digits
+	Software      string   // noted in the journal at every start
+	ShiftAutoOpen bool     // the first sale without a shift opens one
+	AutoPrint     bool     // every SUCCESS queues one receipt in the same step
+	Now           func() time.Time
+	Log           *slog.Logger
+}
+
+// Book is the shop's book. Make it with Open, end it with Close.
+type Book struct {
+	opts    Options
+	log     *slog.Logger
+	journal *journal.Journal
+	db      *badger.DB
+	started time.Time
+	report  journal.Report
+
+	steps   chan *step
+	closing chan struct{}
+	done    chan struct{} // the writer has ended
+	failed  chan struct{}
+
+	mu       sync.Mutex
+	err      error // why the book is sealed or read-only
+	closed   bool
+	watchers map[*Watcher]struct{}
+}
+
+// Open opens the book in o.Dir, making it if there is none, and brings the cache up to the journal. A damaged journal
+// opens read-only: reads work as far as the journal verifies, every step answers ErrReadOnly, and Err says why.
+func Open(ctx context.Context, o Options) (*Book, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	b := &Book{
+		opts: o, log: o.Log, steps: make(chan *step), closing: make(chan struct{}), done: make(chan struct{}),
+		failed: make(chan struct{}), watchers: map[*Watcher]struct{}{},
+	}
+	if err := b.open(ctx); err != nil {
+		return nil, fmt.Errorf("open book: %w", err)
+	}
+	b.started = o.Now().Truncate(time.Millisecond)
+	go b.write()
+	if b.Err() != nil {
+		return b, nil
+	}
+	if err := b.noteStart(ctx); err != nil {
+		b.Close()
+		return nil, fmt.Errorf("open book: %w", err)
+	}
+	return b, nil
+}
+
+// Close ends the writer after the group in hand, marks the stop as clean and closes journal and cache.
+func (b *Book) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	for w := range b.watchers {
+		w.drop()
+	}
+	b.mu.Unlock()
+	close(b.closing)
+	<-b.done
+	return errors.Join(b.journal.Close(), b.closeCache())
+}
+
+// Started is when this process opened the book.
+func (b *Book) Started() time.Time { return b.started }
+
+// Failed is closed when the book is sealed: the process must start again.
+func (b *Book) Failed() <-chan struct{} { return b.failed }
+
+// Err is nil while the book takes steps, else why it does not.
+func (b *Book) Err() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}
+
+// Report is what opening the journal found.
+func (b *Book) Report() journal.Report { return b.report }
+
+// Head is the end of the durable journal.
+func (b *Book) Head() journal.Head { return b.journal.Head() }
+
+// Cursor names a place in a journal: how far the ledger holds its head, or where the journal stands.
+type Cursor struct {
+	Epoch    string `cbor:"1,keyasint"` // ULID
+	Sequence uint64 `cbor:"2,keyasint"`
+	Head     string `cbor:"3,keyasint"` // hex SHA-256
+}
+
+// Position is where the durable journal stands: what hello and anchor say.
+func (b *Book) Position() Cursor { return cursorOf(b.journal.Head()) }
+
+func cursorOf(h journal.Head) Cursor {
+	return Cursor{Epoch: ulid.ULID(h.Epoch).String(), Sequence: h.Sequence, Head: hex.EncodeToString(h.Hash[:])}
+}
+
+func (b *Book) journalDir() string { return filepath.Join(b.opts.Dir, "journal") }
+func (b *Book) cacheDir() string   { return filepath.Join(b.opts.Dir, "cache") }
+
+// seal records why nothing more is acknowledged. The first reason stays.
+func (b *Book) seal(cause error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		return
+	}
+	b.err = fmt.Errorf("%w: %w", ErrSealed, cause)
+	b.log.Error("book sealed", slog.Any("err", cause))
+	close(b.failed)
+}

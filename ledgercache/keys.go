@@ -1,0 +1,76 @@
+package ledgercache
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"yupos/ledgercache/payment"
+)
+
+// This file alone spells a key. One letter says what a key leads to; numbers that are ULIDs stand as 16 bytes, so that
+// keys sort by time.
+var (
+	keyApplied = []byte("a") // journal.Head as appliedMark
+	keyMeta    = []byte("i") // how the last process left the cache
+	keyCounter = []byte("c") // trade that has the scanner or the display
+	keyShift   = []byte("h") // open shift
+	keyCursor  = []byte("u") // how far the ledger holds the journal's head
+	keyNews    = []byte("x") // last push of the ledger that was applied
+
+	prefixTrade       = []byte("p") // + trade → payment.Payment
+	prefixOutTrade    = []byte("n") // + out_trade_no → trade
+	prefixOpenTrade   = []byte("o") // + trade
+	prefixSpent       = []byte("s") // + SHA-256 of a code → trade
+	prefixWallet      = []byte("w") // + wallet public key → highest counter
+	prefixDay         = []byte("d") // + day + trade
+	prefixRefund      = []byte("r") // + refund → payment.Refund
+	prefixOutRefund   = []byte("m") // + out_refund_no → refund
+	prefixOpenRefund  = []byte("q") // + refund
+	prefixTradeRefund = []byte("t") // + trade + refund
+	prefixShift       = []byte("H") // + shift → Shift
+	prefixPrint       = []byte("j") // + job → PrintJob
+	prefixOpenPrint   = []byte("k") // + job
+	prefixAlarm       = []byte("l") // + ULID → Alarm
+)
+
+// Shanghai is the time zone of the bill day. It has had no daylight saving since 1991, so a fixed offset is exact.
+var Shanghai = time.FixedZone("Asia/Shanghai", 8*60*60)
+
+func key(prefix []byte, parts ...[]byte) []byte {
+	k := append([]byte(nil), prefix...)
+	for _, p := range parts {
+		k = append(k, p...)
+	}
+	return k
+}
+
+// id turns a ULID text into its 16 bytes. A text that is no ULID leads nowhere.
+func id(text string) ([]byte, error) {
+	u, err := ulid.ParseStrict(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %.26q is no ULID", ErrNotFound, text)
+	}
+	return u[:], nil
+}
+
+func idText(raw []byte) string {
+	if len(raw) != 16 {
+		return ""
+	}
+	return ulid.ULID(raw).String()
+}
+
+// BizDate is the bill day of p: the day of the ledger's success time in Shanghai, or of its creation while it is unpaid.
+func BizDate(p payment.Payment) string {
+	at := p.CreatedAt
+	if p.State == payment.Success || p.State == payment.Revoked && p.Settled {
+		at = p.FinishedAt
+	}
+	return at.In(Shanghai).Format(time.DateOnly)
+}
+
+func dayKey(p payment.Payment, trade []byte) []byte {
+	return key(prefixDay, []byte(BizDate(p)), trade)
+}

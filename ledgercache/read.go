@@ -1,0 +1,290 @@
+package ledgercache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"yupos/ledgercache/payment"
+)
+
+// Trade is the trade with the register's number, or ErrNotFound.
+func (b *Book) Trade(outTradeNo string) (p payment.Payment, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		p, err = (&tx{badger: txn}).byOutTradeNo(outTradeNo)
+		return err
+	})
+	return p, err
+}
+
+// ByTradeNo is the trade with our own number, or ErrNotFound.
+func (b *Book) ByTradeNo(tradeNo string) (p payment.Payment, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		p, err = (&tx{badger: txn}).byTradeNo(tradeNo)
+		return err
+	})
+	return p, err
+}
+
+// OpenTrades are all trades that are not final, oldest first.
+func (b *Book) OpenTrades() (list []payment.Payment, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		return scan(txn, prefixOpenTrade, nil, false, func(k, _ []byte) (bool, error) {
+			var p payment.Payment
+			if err := get(txn, key(prefixTrade, k[len(prefixOpenTrade):]), &p); err != nil {
+				return false, err
+			}
+			list = append(list, p)
+			return true, nil
+		})
+	})
+	return list, err
+}
+
+// OpenRefunds are all refunds that the ledger has not ended, oldest first.
+func (b *Book) OpenRefunds() (list []payment.Refund, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		return scan(txn, prefixOpenRefund, nil, false, func(k, _ []byte) (bool, error) {
+			var f payment.Refund
+			if err := get(txn, key(prefixRefund, k[len(prefixOpenRefund):]), &f); err != nil {
+				return false, err
+			}
+			list = append(list, f)
+			return true, nil
+		})
+	})
+	return list, err
+}
+
+// Refund is the refund with the register's number, or ErrNotFound.
+func (b *Book) Refund(outRefundNo string) (f payment.Refund, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		f, err = (&tx{badger: txn}).byOutRefundNo(outRefundNo)
+		return err
+	})
+	return f, err
+}
+
+// RefundsOf are the refunds of a trade, oldest first.
+func (b *Book) RefundsOf(tradeNo string) (list []payment.Refund, err error) {
+	trade, err := id(tradeNo)
+	if err != nil {
+		return nil, err
+	}
+	err = b.db.View(func(txn *badger.Txn) error {
+		prefix := key(prefixTradeRefund, trade)
+		return scan(txn, prefix, nil, false, func(k, _ []byte) (bool, error) {
+			var f payment.Refund
+			if err := get(txn, key(prefixRefund, k[len(prefix):]), &f); err != nil {
+				return false, err
+			}
+			list = append(list, f)
+			return true, nil
+		})
+	})
+	return list, err
+}
+
+// ErrQuery says that a query of trades makes no sense: a bad date, state or cursor.
+var ErrQuery = errors.New("ledgercache: bad query")
+
+// Query selects trades. The zero Query is the newest 50 of all days.
+type Query struct {
+	Date   string        // bill day in Shanghai, "2006-01-02"; "" for all
+	State  payment.State // "" for all
+	Limit  int           // 1 to 500; 0 = 50
+	Cursor string        // what the page before answered as next
+}
+
+// maxScan bounds how many trades one page may look at before it answers with what it has.
+const maxScan = 20000
+
+// Trades lists trades, newest first. next is "" at the end, else the Cursor of the following page.
+func (b *Book) Trades(q Query) (list []payment.Payment, next string, err error) {
+	if q.Limit == 0 {
+		q.Limit = 50
+	}
+	if q.Limit < 1 || q.Limit > 500 || q.Date != "" && len(q.Date) != len("2006-01-02") {
+		return nil, "", ErrQuery
+	}
+	prefix := key(prefixDay, []byte(q.Date))
+	var from []byte
+	if q.Cursor != "" {
+		if from, err = cursorKey(q.Cursor); err != nil {
+			return nil, "", err
+		}
+	}
+	looked := 0
+	err = b.db.View(func(txn *badger.Txn) error {
+		return scan(txn, prefix, from, true, func(k, _ []byte) (bool, error) {
+			if len(list) == q.Limit || looked == maxScan {
+				next = string(k[1:11]) + idText(k[11:])
+				return false, nil
+			}
+			looked++
+			var p payment.Payment
+			if err := get(txn, key(prefixTrade, k[11:]), &p); err != nil {
+				return false, err
+			}
+			if q.State == "" || p.State == q.State {
+				list = append(list, p)
+			}
+			return true, nil
+		})
+	})
+	return list, next, err
+}
+
+// cursorKey turns "2006-01-02" + ULID back into a key of the day index.
+func cursorKey(cursor string) ([]byte, error) {
+	if len(cursor) != 10+26 {
+		return nil, ErrQuery
+	}
+	trade, err := id(cursor[10:])
+	if err != nil {
+		return nil, ErrQuery
+	}
+	return key(prefixDay, []byte(cursor[:10]), trade), nil
+}
+
+// Counter is the number of the trade that has the scanner or the display, "" while the counter is free.
+func (b *Book) Counter() (tradeNo string, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		raw, err := rawValue(txn, keyCounter)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		tradeNo = idText(raw)
+		return err
+	})
+	return tradeNo, err
+}
+
+// Shift is the open shift; ok is false when none is open.
+func (b *Book) Shift() (s Shift, ok bool, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		raw, err := rawValue(txn, keyShift)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		ok = true
+		return get(txn, key(prefixShift, raw), &s)
+	})
+	return s, ok, err
+}
+
+// Cursor is how far the ledger holds the journal's head; the zero Cursor before the first anchor.
+func (b *Book) Cursor() (c Cursor, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		if err := get(txn, keyCursor, &c); !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return nil
+	})
+	return c, err
+}
+
+// NewsCursor is the sequence of the ledger's last push that this book has applied.
+func (b *Book) NewsCursor() (sequence uint64, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		sequence, err = newsCursor(txn)
+		return err
+	})
+	return sequence, err
+}
+
+// Anchored records that the ledger holds the journal's head up to c. An older or equal cursor of the same epoch changes
+// nothing.
+func (b *Book) Anchored(ctx context.Context, c Cursor) error {
+	return b.do(ctx, func(t *tx) error {
+		var have Cursor
+		if err := get(t.badger, keyCursor, &have); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if have.Epoch == c.Epoch && have.Sequence >= c.Sequence {
+			return nil
+		}
+		if here := t.book.journal.Head(); c.Sequence > here.Sequence {
+			return fmt.Errorf("%w: the ledger anchors sequence %d of %d", payment.ErrImpossible, c.Sequence, here.Sequence)
+		}
+		return t.emit(recAnchored, c)
+	})
+}
+
+// OpenPrints are the print jobs that have not ended, oldest first.
+func (b *Book) OpenPrints() (list []PrintJob, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		return scan(txn, prefixOpenPrint, nil, false, func(k, _ []byte) (bool, error) {
+			var j PrintJob
+			if err := get(txn, key(prefixPrint, k[len(prefixOpenPrint):]), &j); err != nil {
+				return false, err
+			}
+			list = append(list, j)
+			return true, nil
+		})
+	})
+	return list, err
+}
+
+// Print is one print job, or ErrNotFound.
+func (b *Book) Print(jobID string) (j PrintJob, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		j, err = (&tx{badger: txn}).print(jobID)
+		return err
+	})
+	return j, err
+}
+
+// ByRefundNo is the refund with our own number, or ErrNotFound.
+func (b *Book) ByRefundNo(refundNo string) (f payment.Refund, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		f, err = (&tx{badger: txn}).byRefundNo(refundNo)
+		return err
+	})
+	return f, err
+}
+
+// Alarms are the newest things that contradict what is certain, at most limit.
+func (b *Book) Alarms(limit int) (list []Alarm, err error) {
+	err = b.db.View(func(txn *badger.Txn) error {
+		return scan(txn, prefixAlarm, nil, true, func(_, value []byte) (bool, error) {
+			var a Alarm
+			if err := decMode.Unmarshal(value, &a); err != nil {
+				return false, err
+			}
+			list = append(list, a)
+			return len(list) < limit, nil
+		})
+	})
+	return list, err
+}
+
+// scan calls each for every key with the prefix, from the key from if given, until it answers false. Key and value are
+// valid during the call only.
+func scan(txn *badger.Txn, prefix, from []byte, newestFirst bool, each func(k, value []byte) (bool, error)) error {
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix, Reverse: newestFirst, PrefetchValues: false})
+	defer it.Close()
+	start := prefix
+	if newestFirst {
+		start = append(append([]byte(nil), prefix...), 0xFF)
+	}
+	if from != nil {
+		start = from
+	}
+	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
+		item := it.Item()
+		more := false
+		if err := item.Value(func(v []byte) (err error) { more, err = each(item.Key(), v); return err }); err != nil {
+			return err
+		}
+		if !more {
+			return nil
+		}
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package ledgercache
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"yupos/ledgercache/money"
+	"yupos/ledgercache/payment"
+)
+
+// Shift is one cashier's turn (交班), with the totals of what settled in it, in fen.
+type Shift struct {
+	ID          string    `cbor:"1,keyasint"` // ULID
+	Number      uint64    `cbor:"2,keyasint"` // counts up by one, without gaps
+	OperatorID  string    `cbor:"3,keyasint,omitempty"`
+	OpenedAt    time.Time `cbor:"4,keyasint"`
+	ClosedAt    time.Time `cbor:"5,keyasint,omitzero"`
+	ClosedBy    string    `cbor:"6,keyasint,omitempty"`
+	Count       int       `cbor:"7,keyasint,omitempty"`
+	TotalFen    money.Fen `cbor:"8,keyasint,omitempty"`
+	FeeFen      money.Fen `cbor:"9,keyasint,omitempty"`
+	DiscountFen money.Fen `cbor:"10,keyasint,omitempty"`
+	RefundCount int       `cbor:"11,keyasint,omitempty"`
+	RefundFen   money.Fen `cbor:"12,keyasint,omitempty"`
+	FeeBackFen  money.Fen `cbor:"13,keyasint,omitempty"`
+}
+
+func (s *Shift) addSale(p payment.Payment) (err error) {
+	s.Count++
+	if s.TotalFen, err = money.Add(s.TotalFen, p.TotalFen); err != nil {
+		return err
+	}
+	if s.FeeFen, err = money.Add(s.FeeFen, p.FeeFen); err != nil {
+		return err
+	}
+	s.DiscountFen, err = money.Add(s.DiscountFen, p.DiscountFen)
+	return err
+}
+
+func (s *Shift) addRefund(f payment.Refund) (err error) {
+	s.RefundCount++
+	if s.RefundFen, err = money.Add(s.RefundFen, f.RefundFen); err != nil {
+		return err
+	}
+	s.FeeBackFen, err = money.Add(s.FeeBackFen, f.FeeBackFen)
+	return err
+}
+
+// shiftFor is the open shift's id; with ShiftAutoOpen the first sale opens one for its operator.
+func (t *tx) shiftFor(operator string) (string, error) {
+	raw, err := rawValue(t.badger, keyShift)
+	if err == nil {
+		return idText(raw), nil
+	}
+	if !errors.Is(err, ErrNotFound) {
+		return "", err
+	}
+	if !t.book.opts.ShiftAutoOpen {
+		return "", ErrNoShift
+	}
+	s, err := t.openShift(operator)
+	return s.ID, err
+}
+
+func (t *tx) openShift(operator string) (Shift, error) {
+	number, err := t.lastShiftNumber()
+	if err != nil {
+		return Shift{}, err
+	}
+	e := shiftOpened{ID: NewTradeNo(t.at), Number: number + 1, OperatorID: operator}
+	if err := t.emit(recShiftOpened, e); err != nil {
+		return Shift{}, err
+	}
+	return t.shift(e.ID)
+}
+
+// OpenShift opens a shift for the operator, or fails with ErrShiftOpen.
+func (b *Book) OpenShift(ctx context.Context, operator string) (s Shift, err error) {
+	err = b.do(ctx, func(t *tx) error {
+		if _, err := rawValue(t.badger, keyShift); err == nil {
+			return ErrShiftOpen
+		}
+		s, err = t.openShift(operator)
+		return err
+	})
+	return s, err
+}
+
+// CloseShift closes the shift with this id, which must be the open one (ErrNoShift otherwise), and answers its totals.
+// Trades that are still open keep the shift in which they began.
+func (b *Book) CloseShift(ctx context.Context, shiftID, operator string) (s Shift, err error) {
+	err = b.do(ctx, func(t *tx) error {
+		raw, err := rawValue(t.badger, keyShift)
+		if errors.Is(err, ErrNotFound) || err == nil && idText(raw) != shiftID {
+			return ErrNoShift
+		}
+		if err != nil {
+			return err
+		}
+		if err := t.emit(recShiftClosed, shiftClosed{ID: shiftID, OperatorID: operator}); err != nil {
+			return err
+		}
+		s, err = t.shift(shiftID)
+		return err
+	})
+	return s, err
+}
+
+func (t *tx) shift(shiftID string) (s Shift, err error) {
+	shift, err := id(shiftID)
+	if err != nil {
+		return s, err
+	}
+	return s, get(t.badger, key(prefixShift, shift), &s)
+}
+
+func (t *tx) lastShiftNumber() (uint64, error) {
+	var last uint64
+	err := scan(t.badger, prefixShift, nil, true, func(_, value []byte) (bool, error) {
+		var s Shift
+		if err := decMode.Unmarshal(value, &s); err != nil {
+			return false, err
+		}
+		last = s.Number
+		return false, nil
+	})
+	return last, err
+}

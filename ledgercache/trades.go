@@ -1,0 +1,275 @@
+package ledgercache
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"yupos/ledgercache/money"
+	"yupos/ledgercache/payment"
+)
+
+// Code is a customer's code that the terminal has judged by itself (codes.md, steps 1–6) and now wants to charge. The
+// book judges the rest, replay and the code's own limit, inside the step.
+type Code struct {
+	Text      string    // sent to the ledger as it is
+	Wallet    []byte    // SIGNED: the wallet's public key
+	Counter   uint32    // SIGNED: its counter
+	MostFen   money.Fen // SIGNED: the most that it may pay; 0 = the code sets no limit
+	ScannedAt time.Time
+}
+
+// New describes a trade to open.
+type New struct {
+	TradeNo    string // ULID; made here if empty
+	OutTradeNo string
+	Mode       payment.Mode
+	TotalFen   money.Fen
+	Subject    string
+	Attach     string
+	OperatorID string
+	BodyHash   []byte    // SHA-256 of the request
+	ExpiresAt  time.Time // of the armed counter or the ORDER
+	OrderText  string
+	Code       *Code          // by code: what to charge …
+	Reject     payment.Reason // … or why the terminal refuses it
+	Foreign    string         // with FOREIGN_CODE: the kind of code
+}
+
+// NewTradeNo makes a trade number: a ULID with fresh random bits.
+func NewTradeNo(now time.Time) string {
+	return ulid.MustNew(ulid.Timestamp(now), rand.Reader).String()
+}
+
+// OpenTrade opens a trade, in one step with the submission or refusal of its code. A repeat of the same request
+// (OutTradeNo and BodyHash) answers the recorded trade and replayed = true.
+//
+// It fails with ErrOutTradeNoUsed, ErrCounterBusy, ErrNoShift, money.ErrRange, or with what Err says.
+func (b *Book) OpenTrade(ctx context.Context, n New) (p payment.Payment, replayed bool, err error) {
+	if err := n.TotalFen.CheckPayable(); err != nil {
+		return p, false, err
+	}
+	if n.OutTradeNo == "" {
+		return p, false, fmt.Errorf("%w: empty out_trade_no", payment.ErrIllegalMove)
+	}
+	if n.TradeNo == "" {
+		n.TradeNo = NewTradeNo(b.now())
+	}
+	err = b.do(ctx, func(t *tx) error {
+		p, replayed, err = t.openTrade(n)
+		return err
+	})
+	return p, replayed, err
+}
+
+func (t *tx) openTrade(n New) (payment.Payment, bool, error) {
+	if p, err := t.byOutTradeNo(n.OutTradeNo); err == nil {
+		if !bytes.Equal(p.BodyHash, n.BodyHash) {
+			return p, false, ErrOutTradeNoUsed
+		}
+		return p, true, nil
+	} else if !errors.Is(err, ErrNotFound) {
+		return p, false, err
+	}
+	if n.Mode != payment.ByCode {
+		if _, err := rawValue(t.badger, keyCounter); err == nil {
+			return payment.Payment{}, false, ErrCounterBusy
+		}
+	}
+	shift, err := t.shiftFor(n.OperatorID)
+	if err != nil {
+		return payment.Payment{}, false, err
+	}
+	if err := t.emit(recOpened, payment.Opened{
+		TradeNo: n.TradeNo, OutTradeNo: n.OutTradeNo, Mode: n.Mode, TotalFen: n.TotalFen, Subject: n.Subject, Attach: n.Attach,
+		OperatorID: n.OperatorID, ShiftID: shift, BodyHash: n.BodyHash, ExpiresAt: n.ExpiresAt, OrderText: n.OrderText,
+	}); err != nil {
+		return payment.Payment{}, false, err
+	}
+	switch {
+	case n.Reject != "":
+		err = t.emit(recRejected, payment.Rejected{TradeNo: n.TradeNo, Reason: n.Reject, Foreign: n.Foreign})
+	case n.Code != nil:
+		err = t.submit(n.TradeNo, n.TotalFen, *n.Code)
+	}
+	if err != nil {
+		return payment.Payment{}, false, err
+	}
+	p, err := t.byTradeNo(n.TradeNo)
+	return p, false, err
+}
+
+// submit judges steps 7 and 9 of codes.md and hands the code to the line, or records the refusal.
+func (t *tx) submit(tradeNo string, total money.Fen, c Code) error {
+	reason, spent, err := t.judge(total, c)
+	if err != nil {
+		return err
+	}
+	if reason != "" {
+		return t.emit(recRejected, payment.Rejected{TradeNo: tradeNo, Reason: reason})
+	}
+	return t.emit(recSubmitted, payment.Submitted{
+		TradeNo: tradeNo, Code: c.Text, Spent: spent, Wallet: c.Wallet, Counter: c.Counter,
+		ScannedAt: c.ScannedAt.UTC().Truncate(time.Millisecond), NotAfter: c.ScannedAt.UTC().Truncate(time.Millisecond).Add(payment.PayWindow),
+	})
+}
+
+func (t *tx) judge(total money.Fen, c Code) (payment.Reason, []byte, error) {
+	hash := sha256.Sum256([]byte(c.Text))
+	if _, err := rawValue(t.badger, key(prefixSpent, hash[:])); err == nil {
+		return "CODE_REPLAYED", nil, nil
+	} else if !errors.Is(err, ErrNotFound) {
+		return "", nil, err
+	}
+	if len(c.Wallet) > 0 {
+		highest, err := rawValue(t.badger, key(prefixWallet, c.Wallet))
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return "", nil, err
+		}
+		if len(highest) == 4 && c.Counter <= binary.BigEndian.Uint32(highest) {
+			return "CODE_REPLAYED", nil, nil
+		}
+	}
+	if c.MostFen > 0 && total > c.MostFen {
+		return "OVER_CODE_LIMIT", nil, nil
+	}
+	return "", hash[:], nil
+}
+
+// SubmitCode charges a code that was scanned for the trade at the counter. The trade stays NOTPAY, with the reason, where
+// the book refuses the code.
+func (b *Book) SubmitCode(ctx context.Context, tradeNo string, c Code) (payment.Payment, error) {
+	return b.change(ctx, tradeNo, func(t *tx, p payment.Payment) error {
+		if p.State != payment.NotPay || p.Mode != payment.AtCounter {
+			return fmt.Errorf("%w: a code for a trade that is %s (%s)", payment.ErrIllegalMove, p.State, p.Mode)
+		}
+		return t.submit(tradeNo, p.TotalFen, c)
+	})
+}
+
+// RejectCode records that the terminal refused a code that was scanned for the trade at the counter.
+func (b *Book) RejectCode(ctx context.Context, tradeNo string, reason payment.Reason, foreign string) (payment.Payment, error) {
+	return b.event(ctx, payment.Rejected{TradeNo: tradeNo, Reason: reason, Foreign: foreign})
+}
+
+// Cancel records the wish to end a trade. A trade that has ended unpaid already, or is being reversed, is answered as it
+// is; one that is paid fails with payment.ErrIllegalMove.
+func (b *Book) Cancel(ctx context.Context, tradeNo, operator string) (payment.Payment, error) {
+	return b.event(ctx, payment.CancelWanted{TradeNo: tradeNo, OperatorID: operator})
+}
+
+// Expire ends the waiting of a trade at the counter or of an ORDER whose time has come.
+func (b *Book) Expire(ctx context.Context, tradeNo string) (payment.Payment, error) {
+	return b.event(ctx, payment.Expired{TradeNo: tradeNo})
+}
+
+// RecordAsk makes durable that a message about the trade is about to leave. With payment.ErrIllegalMove it must not leave.
+func (b *Book) RecordAsk(ctx context.Context, tradeNo string, op payment.Op, reason payment.Reason) (payment.Payment, error) {
+	return b.event(ctx, payment.Asked{TradeNo: tradeNo, Op: op, Reason: reason})
+}
+
+// Answer records what the ledger holds true, with the receipt that a success queues and, for a push, the news cursor, in
+// one step. An answer that tells nothing new is answered with the trade as it is. One that contradicts what is certain
+// is kept as an alarm and returned as payment.ErrImpossible; the trade stays as it is.
+func (b *Book) Answer(ctx context.Context, a payment.Answered) (p payment.Payment, err error) {
+	var refused error
+	err = b.do(ctx, func(t *tx) error {
+		refused = nil
+		p, err = t.byTradeNo(a.TradeNo)
+		if errors.Is(err, ErrNotFound) {
+			refused = err
+			return t.alarm("UNKNOWN_TRADE", a, "the ledger speaks of a trade that is not in this book")
+		}
+		if err != nil {
+			return err
+		}
+		_, moved := payment.Apply(p, a, t.at)
+		switch {
+		case errors.Is(moved, payment.ErrReplay):
+			return t.newsOnly(a.News)
+		case moved != nil:
+			refused = moved
+			return t.alarm("IMPOSSIBLE_ANSWER", a, moved.Error())
+		}
+		p, err = t.answered(a)
+		return err
+	})
+	return p, errors.Join(err, refused)
+}
+
+func (t *tx) answered(a payment.Answered) (payment.Payment, error) {
+	if err := t.emit(recAnswered, a); err != nil {
+		return payment.Payment{}, err
+	}
+	p, err := t.byTradeNo(a.TradeNo)
+	if err == nil && p.State == payment.Success && p.Copies == 0 && t.book.opts.AutoPrint {
+		_, err = t.queuePrint(p, "", "")
+	}
+	if err != nil {
+		return p, err
+	}
+	return t.byTradeNo(a.TradeNo)
+}
+
+func (t *tx) newsOnly(sequence uint64) error {
+	have, err := newsCursor(t.badger)
+	if err != nil || sequence <= have {
+		return err
+	}
+	return t.emit(recNews, news{Sequence: sequence})
+}
+
+func (t *tx) alarm(code string, a payment.Answered, detail string) error {
+	t.book.log.Error("alarm", "code", code, "trade_no", a.TradeNo, "detail", detail)
+	return t.emit(recAlarm, Alarm{ID: NewTradeNo(t.at), Code: code, TradeNo: a.TradeNo, Detail: detail, News: a.News})
+}
+
+// event journals one event of a trade if it tells something new, and answers the trade as it then is.
+func (b *Book) event(ctx context.Context, e payment.Event) (payment.Payment, error) {
+	return b.change(ctx, payment.TradeOf(e), func(t *tx, p payment.Payment) error {
+		if _, err := payment.Apply(p, e, t.at); errors.Is(err, payment.ErrReplay) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		return t.emit(kindOf(e), e)
+	})
+}
+
+// change runs one step on a trade and answers the trade as it then is.
+func (b *Book) change(ctx context.Context, tradeNo string, decide func(*tx, payment.Payment) error) (p payment.Payment, err error) {
+	err = b.do(ctx, func(t *tx) error {
+		if p, err = t.byTradeNo(tradeNo); err != nil {
+			return err
+		}
+		if err = decide(t, p); err != nil {
+			return err
+		}
+		p, err = t.byTradeNo(tradeNo)
+		return err
+	})
+	return p, err
+}
+
+func (t *tx) byTradeNo(tradeNo string) (p payment.Payment, err error) {
+	trade, err := id(tradeNo)
+	if err != nil {
+		return p, err
+	}
+	return p, get(t.badger, key(prefixTrade, trade), &p)
+}
+
+func (t *tx) byOutTradeNo(outTradeNo string) (p payment.Payment, err error) {
+	trade, err := rawValue(t.badger, key(prefixOutTrade, []byte(outTradeNo)))
+	if err != nil {
+		return p, err
+	}
+	return p, get(t.badger, key(prefixTrade, trade), &p)
+}

@@ -1,0 +1,183 @@
+package ledgercache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// step is one decision waiting for the writer. decide reads the state as all steps before it left it, and emits records.
+type step struct {
+	decide func(*tx) error
+	err    error
+	done   chan struct{}
+}
+
+// tx is what a step sees: the state with the group's own changes, and the records of the group so far. Its Badger
+// transaction is committed only when the records are durable.
+type tx struct {
+	book    *Book
+	badger  *badger.Txn
+	at      time.Time
+	records [][]byte
+	changes []Change
+}
+
+// do hands a step to the writer and waits for its end. A step that was handed over is carried out even if ctx ends, and
+// do waits for it: an answer that says "not done" must be true.
+func (b *Book) do(ctx context.Context, decide func(*tx) error) error {
+	if err := b.Err(); err != nil {
+		return err
+	}
+	s := &step{decide: decide, done: make(chan struct{})}
+	select {
+	case b.steps <- s:
+	case <-b.closing:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-s.done
+	return s.err
+}
+
+// write is the single writer: it takes all waiting steps as one group, for as long as the book is open.
+func (b *Book) write() {
+	defer close(b.done)
+	for {
+		select {
+		case s := <-b.steps:
+			b.group(b.waiting(s))
+		case <-b.closing:
+			return
+		}
+	}
+}
+
+// waiting collects the steps that are ready now, at most maxGroup.
+func (b *Book) waiting(first *step) []*step {
+	group := []*step{first}
+	for len(group) < maxGroup {
+		select {
+		case s := <-b.steps:
+			group = append(group, s)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// group carries out steps as one: decide each, journal all records with one sync, apply them in one transaction, answer.
+func (b *Book) group(steps []*step) {
+	t, accepted := b.decide(steps)
+	if err := b.commit(t); err != nil {
+		b.seal(err)
+		for _, s := range accepted {
+			s.err = b.Err()
+		}
+		t.changes = nil
+	}
+	for _, s := range steps {
+		close(s.done)
+	}
+	b.tell(t.changes)
+}
+
+// decide lets every step decide in turn. A step that fails after it emitted records would leave its half in the
+// transaction, so the group is begun again without it; a step that fails before has changed nothing.
+func (b *Book) decide(steps []*step) (*tx, []*step) {
+	for {
+		t := &tx{book: b, badger: b.db.NewTransaction(true), at: b.now()}
+		accepted := make([]*step, 0, len(steps))
+		again := false
+		for _, s := range steps {
+			if s.err != nil {
+				continue
+			}
+			mark := len(t.records)
+			if err := b.Err(); err != nil {
+				s.err = err
+			} else {
+				s.err = s.decide(t)
+			}
+			switch {
+			case s.err == nil:
+				accepted = append(accepted, s)
+			case len(t.records) > mark:
+				again = true
+			}
+			if again {
+				break
+			}
+		}
+		if !again {
+			return t, accepted
+		}
+		t.badger.Discard()
+	}
+}
+
+// commit makes the group durable and then visible.
+func (b *Book) commit(t *tx) error {
+	defer t.badger.Discard()
+	if len(t.records) == 0 {
+		return nil
+	}
+	if _, err := b.journal.Append(t.records); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if err := putApplied(t.badger, b.journal.Head()); err != nil {
+		return fmt.Errorf("apply: %w", err)
+	}
+	if err := t.badger.Commit(); err != nil {
+		return fmt.Errorf("apply: %w", err)
+	}
+	return nil
+}
+
+// now is the time of a group: whole milliseconds, as they are journalled, in UTC.
+func (b *Book) now() time.Time { return b.opts.Now().UTC().Truncate(time.Millisecond) }
+
+// emit adds a record to the group and folds it into the state that the following steps see.
+func (t *tx) emit(kind recordKind, body any) error {
+	raw, err := encodeRecord(kind, t.at, body)
+	if err != nil {
+		return err
+	}
+	r, err := decodeRecord(raw)
+	if err != nil {
+		return err
+	}
+	changes, err := fold(t.badger, r)
+	if err != nil {
+		return err
+	}
+	t.records = append(t.records, raw)
+	t.changes = append(t.changes, changes...)
+	return nil
+}
+
+// get reads and decodes one value, or returns ErrNotFound.
+func get(txn *badger.Txn, key []byte, into any) error {
+	item, err := txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	return item.Value(func(v []byte) error { return decMode.Unmarshal(v, into) })
+}
+
+// put encodes and writes one value.
+func put(txn *badger.Txn, key []byte, value any) error {
+	raw, err := encMode.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return txn.Set(key, raw)
+}
