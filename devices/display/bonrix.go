@@ -20,7 +20,11 @@ func encode(from string, s Show) string {
 	case Amount:
 		return cancel(from) + command("DisplayAmountScreen", amount)
 	case Code:
-		return command("DisplayQRCodeScreen", clean(s.Code), amount, clean(s.TradeTail))
+		if s.Code == "" || clean(s.Code) != s.Code {
+			// Not to be said in this protocol: better no code than another one.
+			return cancel(from) + command("DisplayAmountScreen", amount)
+		}
+		return command("DisplayQRCodeScreen", s.Code, amount, clean(s.TradeTail))
 	case Confirm:
 		return command("DisplayConfirmScreen", amount)
 	case Paid:
@@ -44,8 +48,8 @@ func command(word string, fields ...string) string {
 	return strings.Join(append([]string{word}, fields...), "**") + "\n"
 }
 
-// clean takes out of a field what would end it or its line. A code is never
-// longer than maxField; a name that is gets cut between characters.
+// clean takes out of a field what would end it or its line, and cuts a long one
+// between characters.
 func clean(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < 0x20 || r == 0x7F {

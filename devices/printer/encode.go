@@ -3,6 +3,7 @@ package printer
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +25,17 @@ func Encode(doc Document, profile Profile) ([]byte, error) {
 type body struct {
 	bytes []byte
 	ends  []int // where a part of the document is complete, ascending
+}
+
+// stop is where the next piece of at most size bytes from from ends: between two
+// commands, if there is such a place.
+func (b body) stop(from, size int) int {
+	limit := min(from+size, len(b.bytes))
+	i, _ := slices.BinarySearch(b.ends, limit+1)
+	if i > 0 && b.ends[i-1] > from {
+		return b.ends[i-1]
+	}
+	return limit
 }
 
 func encode(doc Document, profile Profile) (body, error) {
@@ -109,12 +121,12 @@ func (e *encoder) style(s Style) {
 		e.put(0x1B, 0x61, align) // ESC a
 	}
 	if s.Bold != e.now.Bold {
-		e.put(0x1B, 0x45, flag(s.Bold, 1)) // ESC E
+		e.put(0x1B, 0x45, bit(s.Bold, 1)) // ESC E
 	}
 	if size := s.size(); size != e.now.size() {
 		e.put(0x1D, 0x21, size) // GS !
 		if e.profile.KanjiSize {
-			e.put(0x1C, 0x21, flag(s.Double, 0x04)|flag(s.Double || s.Tall, 0x08)) // FS !
+			e.put(0x1C, 0x21, bit(s.Double, 0x04)|bit(s.Double || s.Tall, 0x08)) // FS !
 		}
 	}
 	e.now = s
@@ -133,12 +145,12 @@ func (s Style) align() byte {
 // size is the argument of GS !: width less one in the high, height in the low
 // four bits.
 func (s Style) size() byte {
-	return flag(s.Double, 0x10) | flag(s.Double || s.Tall, 0x01)
+	return bit(s.Double, 0x10) | bit(s.Double || s.Tall, 0x01)
 }
 
-func flag(set bool, bit byte) byte {
+func bit(set bool, value byte) byte {
 	if set {
-		return bit
+		return value
 	}
 	return 0
 }

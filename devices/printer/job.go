@@ -156,27 +156,23 @@ func (r *run) ready(ctx context.Context) error {
 	if r.session == 0 {
 		return serial.ErrAbsent
 	}
-	if err := r.p.askAll(ctx, r.session); err != nil {
+	if err := r.p.rouse(ctx, r.session); err != nil {
 		return err
 	}
 	return r.p.wire.look().faults.err()
 }
 
-// hello initialises the printer and waits until it has come to the command. A
-// printer that still waits for the rest of a picture, of which an earlier
-// process sent the first half, swallows it as dots: zeros fill the picture up
-// and the command is sent again. Nothing of the document has left until then.
+// hello initialises the printer and waits until it has come to the command: a
+// printer may answer questions and still wait for the rest of an old picture,
+// which then swallows the command as dots. Nothing of the document has left yet.
 func (r *run) hello(ctx context.Context) error {
 	start := append(slices.Clone(initialize), enableASB...)
 	if !r.p.cfg.Profile.ASB {
 		return r.write(ctx, start)
 	}
 	for attempt := range 2 {
-		wait := r.p.cfg.Reply
 		if attempt > 0 {
-			zeros := make([]byte, max(longestData, r.p.cfg.Profile.bandBytes()))
-			wait += r.onWire(len(zeros))
-			if err := r.write(ctx, zeros); err != nil {
+			if err := r.p.fill(ctx, r.session); err != nil {
 				return err
 			}
 		}
@@ -184,7 +180,7 @@ func (r *run) hello(ctx context.Context) error {
 		if err := r.write(ctx, start); err != nil {
 			return err
 		}
-		if r.p.wire.await(ctx, wait, func(v *view) bool { return v.blocks > before || r.over(v) != nil }) {
+		if r.p.wire.await(ctx, r.p.cfg.Reply, func(v *view) bool { return v.blocks > before || r.over(v) != nil }) {
 			r.settle(ctx)
 			return r.check()
 		}
@@ -215,26 +211,18 @@ func (r *run) check() error {
 // two commands, where they can not become part of one.
 func (r *run) send(ctx context.Context, b body) (sent int, err error) {
 	for sent < len(b.bytes) {
-		between := sent == 0 || slices.Contains(b.ends, sent)
-		if err := r.willing(ctx, between); err != nil {
+		_, between := slices.BinarySearch(b.ends, sent)
+		if err := r.willing(ctx, between || sent == 0); err != nil {
 			return sent, err
 		}
-		n, err := r.p.port.WriteTo(ctx, r.session, b.bytes[sent:min(sent+r.piece(), len(b.bytes))])
+		n, err := r.p.port.WriteTo(ctx, r.session, b.bytes[sent:b.stop(sent, r.p.piece())])
 		sent += n
 		if err != nil {
 			return sent, err
 		}
+		r.p.pause(ctx)
 	}
 	return sent, nil
-}
-
-// piece is how many bytes may be under way when the printer says stop: a tenth
-// of a second of them.
-func (r *run) piece() int { return min(max(r.p.port.Baud()/100, 64), 512) }
-
-// onWire is how long n bytes take (8N1: ten bits each).
-func (r *run) onWire(n int) time.Duration {
-	return time.Duration(n) * 10 * time.Second / time.Duration(r.p.port.Baud())
 }
 
 // willing waits until the job lane may send.

@@ -215,9 +215,55 @@ func (p *Printer) work(ctx context.Context) {
 // greet finds out about a printer that was just connected. Errors are told by
 // the status.
 func (p *Printer) greet(ctx context.Context, session uint64) {
-	if session != 0 && p.askAll(ctx, session) == nil && p.cfg.Profile.ASB {
+	if session != 0 && p.rouse(ctx, session) == nil && p.cfg.Profile.ASB {
 		_, _ = p.port.WriteTo(ctx, session, enableASB)
 	}
+}
+
+// rouse asks a printer for its status, if need be after filling up what it still
+// waits for: the rest of a picture or a code of which an earlier process sent the
+// first half. Zeros are nothing to a printer that waits for none.
+func (p *Printer) rouse(ctx context.Context, session uint64) error {
+	err := p.askAll(ctx, session)
+	if !errors.Is(err, ErrSilent) {
+		return err
+	}
+	if err := p.fill(ctx, session); err != nil {
+		return err
+	}
+	return p.askAll(ctx, session)
+}
+
+func (p *Printer) fill(ctx context.Context, session uint64) error {
+	zeros := make([]byte, max(longestData, p.cfg.Profile.bandBytes()))
+	if _, err := p.port.WriteTo(ctx, session, zeros); err != nil {
+		return err
+	}
+	p.pause(ctx) // answers come behind them
+	return nil
+}
+
+// pause waits until at most a piece of what was written is still on this side of
+// the wire; more could not be held back when the printer says stop, and questions
+// would wait behind it.
+func (p *Printer) pause(ctx context.Context) {
+	for queued := p.port.Queued(); queued > p.piece() && ctx.Err() == nil; queued = p.port.Queued() {
+		timer := time.NewTimer(p.onWire(queued - p.piece()/2))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// piece is how many bytes may be under way when the printer says stop: a tenth
+// of a second of them.
+func (p *Printer) piece() int { return min(max(p.port.Baud()/100, 64), 512) }
+
+// onWire is how long n bytes take (8N1: ten bits each).
+func (p *Printer) onWire(n int) time.Duration {
+	return time.Duration(n) * 10 * time.Second / time.Duration(p.port.Baud())
 }
 
 // askAll refreshes the whole status through the real-time lane.
