@@ -10,7 +10,6 @@ func (p point) minus(q point) point            { return point{p.x - q.x, p.y - q
 func (p point) times(f float64) point          { return point{p.x * f, p.y * f} }
 func (p point) length() float64                { return math.Hypot(p.x, p.y) }
 func (p point) cross(q point) float64          { return p.x*q.y - p.y*q.x }
-func middle(p, q point) point                  { return p.plus(q).times(0.5) }
 func (p point) along(d point, f float64) point { return p.plus(d.times(f)) }
 
 // match pairs a place in the code with the place in the picture where it was seen.
