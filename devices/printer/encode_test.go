@@ -330,3 +330,18 @@ func FuzzTextIsNeverACommand(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkEncodeReceipt(b *testing.B) {
+	doc, profile := receipt(), profiles["80mm"]
+	var n int
+	for b.Loop() {
+		out, err := Encode(*doc, profile)
+		if err != nil {
+			b.Fatal(err)
+		}
+		n = len(out)
+	}
+	b.ReportMetric(float64(n), "bytes/receipt")
+	b.ReportMetric(float64(n)*10/9600, "s/receipt@9600")
+	b.ReportMetric(float64(n)*10/115200, "s/receipt@115200")
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -402,4 +403,42 @@ func TestStatusFollowsThePrinter(t *testing.T) {
 	if s := c.until(func(s Status) bool { return !s.State.Connected }); s.OK || s.Text != s.State.Text {
 		t.Errorf("unplugged: %+v", s)
 	}
+}
+
+// How long a whole job takes beyond the wire: status, greeting, body and fence
+// over a terminal that has no rate.
+func BenchmarkPrint(b *testing.B) {
+	cfg := quick("80mm")
+	f := &fake{t: nil, strikes: map[int]func(*fake){}}
+	f.cond = sync.NewCond(&f.mu)
+	f.link = b.TempDir() + "/printer"
+	port := serial.New(serial.Config{Name: "printer", Path: f.link, Baud: 115200, Settle: time.Millisecond}, nil)
+	p := New(cfg, port, nil)
+	ready := make(chan struct{}, 1)
+	p.OnChange(func(s Status) {
+		if s.OK && len(ready) == 0 {
+			ready <- struct{}{}
+		}
+	})
+	master, slave, err := openPty()
+	if err != nil {
+		b.Fatal(err)
+	}
+	f.master, f.slave = master, slave
+	defer f.unplug()
+	if err := os.Symlink(slave.Name(), f.link); err != nil {
+		b.Fatal(err)
+	}
+	go f.read(master)
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	<-ready
+	for b.Loop() {
+		if outcome, err := p.Print(ctx, "job", *receipt()); outcome != Printed {
+			b.Fatal(outcome, err)
+		}
+	}
+	cancel()
+	<-ended
 }

@@ -33,16 +33,14 @@ type Profile struct {
 	Cutter     bool
 	CutFeed    int // lines from the print head to the tear bar, without a cutter
 
-	NativeQR   bool // GS ( k; cheap 58 mm clones print its bytes as text
-	MaxQRDots  int  // per module, however small the code
-	RasterQR   bool // prefer given bits even where NativeQR is true
-	BandRows   int  // rows of one raster command: an interrupted one swallows the rest
-	FourByte   bool // the font has the four-byte part of GB18030
-	KanjiSize  bool // FS ! is needed beside GS ! for Chinese characters
-	ASB        bool // automatic status back
-	Fence      FenceKind
-	XonXoff    bool
-	BufferSize int // smallest receive buffer, bytes
+	NativeQR  bool // GS ( k; cheap 58 mm clones print its bytes as text
+	MaxQRDots int  // per module, however small the code
+	RasterQR  bool // prefer given bits even where NativeQR is true
+	BandRows  int  // rows of one raster command: an interrupted one swallows the rest
+	FourByte  bool // the font has the four-byte part of GB18030
+	KanjiSize bool // FS ! is needed beside GS ! for Chinese characters
+	ASB       bool // automatic status back
+	Fence     FenceKind
 }
 
 // The profiles by name. Fences are the safe choice; a unit that was seen to
@@ -50,19 +48,19 @@ type Profile struct {
 var profiles = map[string]Profile{
 	"58mm": {
 		Name: "58mm", Columns: 32, Dots: 384, MarginDots: 8, CutFeed: 4,
-		NativeQR: true, MaxQRDots: 8, BandRows: 24, ASB: true, Fence: FenceStatus, XonXoff: true, BufferSize: 2048,
+		NativeQR: true, MaxQRDots: 8, BandRows: 24, ASB: true, Fence: FenceStatus,
 	},
 	"80mm": {
 		Name: "80mm", Columns: 48, Dots: 576, MarginDots: 8, Cutter: true, CutFeed: 4,
-		NativeQR: true, MaxQRDots: 8, BandRows: 24, ASB: true, Fence: FenceStatus, XonXoff: true, BufferSize: 4096,
+		NativeQR: true, MaxQRDots: 8, BandRows: 24, ASB: true, Fence: FenceStatus,
 	},
 	"80mm-id": {
 		Name: "80mm-id", Columns: 48, Dots: 576, MarginDots: 8, Cutter: true, CutFeed: 4,
-		NativeQR: true, MaxQRDots: 8, BandRows: 24, ASB: true, Fence: FenceID, XonXoff: true, BufferSize: 4096,
+		NativeQR: true, MaxQRDots: 8, BandRows: 24, ASB: true, Fence: FenceID,
 	},
 	"58mm-raster": {
 		Name: "58mm-raster", Columns: 32, Dots: 384, MarginDots: 8, CutFeed: 4,
-		RasterQR: true, MaxQRDots: 8, BandRows: 24, ASB: true, Fence: FenceStatus, XonXoff: true, BufferSize: 2048,
+		RasterQR: true, MaxQRDots: 8, BandRows: 24, ASB: true, Fence: FenceStatus,
 	},
 }
 

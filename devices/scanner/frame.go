@@ -32,6 +32,8 @@ func (f *framer) push(c byte) ([]byte, ending) {
 		_, end := f.end(fragment) // what stood before a prefix had no end of its own
 		return nil, end
 	case f.spoil != pending:
+	case (c == '\r' || c == '\n') && len(f.buf) == 0:
+		// The rest of a line end of which only the first byte is configured.
 	case c < 0x20 || c == 0x7F:
 		f.spoil = garbage
 	case len(f.buf) == f.cfg.MaxBytes:

@@ -50,6 +50,7 @@ func TestFraming(t *testing.T) {
 		{"CR ends a code", Config{}, "123\r", []string{"123"}},
 		{"LF ends a code", Config{}, "123\n", []string{"123"}},
 		{"CR LF ends one code, not two", Config{}, "123\r\n456\r\n", []string{"123", "456"}},
+		{"CR LF ends one code also where only CR is configured", Config{Terminator: "\r"}, "123\r\n456\r\n" + silence, []string{"123", "456"}},
 		{"TAB ends a code if it is the terminator", Config{Terminator: "\t"}, "123\t", []string{"123"}},
 		{"a terminator that is not configured is a control byte", Config{Terminator: "\t"}, "12\r3\t4\t", []string{bad, "4"}},
 		{"terminators alone are nothing", Config{}, "\r\n\r\n", nil},

@@ -12,6 +12,7 @@ package scanner
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -75,6 +76,7 @@ type Scanner struct {
 	scans chan Scan
 
 	delivered, overflow, fragments, garbage, tooLong atomic.Int64
+	unread                                           atomic.Int64 // refused as garbage since the last good code
 }
 
 // New returns a scanner on port, which it runs and reads alone.
@@ -100,8 +102,23 @@ func New(cfg Config, port *serial.Port, log *slog.Logger) *Scanner {
 // Scans delivers the codes in the order they were read. It is never closed.
 func (s *Scanner) Scans() <-chan Scan { return s.scans }
 
-// State is the state of the line.
-func (s *Scanner) State() serial.State { return s.port.State() }
+// garbled is how many unreadable codes in a row make a wrong rate likely.
+const garbled = 3
+
+// State is the state of the line. A scanner that sends nothing readable is
+// connected, but says so: the rate is wrong more often than the scanner.
+func (s *Scanner) State() serial.State {
+	state := s.port.State()
+	if state.Connected && s.unread.Load() >= garbled {
+		guess := 9600
+		if s.port.Baud() == guess {
+			guess = 115200
+		}
+		state.Text = fmt.Sprintf("收到乱码：波特率可能不对，现为 %d，可试 %d", s.port.Baud(), guess)
+		state.TextEN = fmt.Sprintf("unreadable codes: the baud rate %d may be wrong, try %d", s.port.Baud(), guess)
+	}
+	return state
+}
 
 // Counts is a snapshot of the counters.
 func (s *Scanner) Counts() Counts {
@@ -131,6 +148,7 @@ func (s *Scanner) frame(ctx context.Context) {
 		case b := <-s.port.Bytes():
 			if b == nil {
 				s.note(f.reset())
+				s.unread.Store(0)
 				continue
 			}
 			now := time.Now()
@@ -165,6 +183,7 @@ func (s *Scanner) finish(frame []byte, end ending, at time.Time) {
 		s.note(garbage)
 		return
 	}
+	s.unread.Store(0)
 	select {
 	case s.scans <- Scan{Text: text, Symbology: symbology, At: at, Raw: frame}:
 		s.delivered.Add(1)
@@ -183,6 +202,7 @@ func (s *Scanner) note(end ending) {
 		counter = &s.fragments
 	case garbage:
 		counter = &s.garbage
+		s.unread.Add(1)
 	case tooLong:
 		counter = &s.tooLong
 	default:

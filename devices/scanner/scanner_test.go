@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -212,4 +213,62 @@ func TestBrokenTextIsRefused(t *testing.T) {
 	if c := b.Counts(); c.Garbage != 2 {
 		t.Errorf("counts %+v", c)
 	}
+}
+
+func TestAWrongRateIsSuspectedUntilACodeIsRead(t *testing.T) {
+	b := newBench(t, Config{}, time.Millisecond)
+	b.start()
+	b.open()
+	b.plug()
+	b.until(true)
+	var sent int64
+	for _, step := range []struct {
+		sent, want string
+	}{
+		{"\xFE\x80\xE6\r\xFE\x80\r1\r", "已连接"}, // a good code ends the count
+		{"\xFE\x80\r\xFE\x80\r\xFE\x80\r", "收到乱码：波特率可能不对，现为 9600，可试 115200"},
+		{"2\r", "已连接"},
+	} {
+		b.master.WriteString(step.sent)
+		sent += int64(strings.Count(step.sent, "\r"))
+		for c := b.Counts(); c.Garbage+c.Scans < sent; c = b.Counts() {
+			time.Sleep(time.Millisecond)
+		}
+		if got := b.State(); got.Text != step.want || !got.Connected {
+			t.Errorf("after %q: %+v", step.sent, got)
+		}
+	}
+}
+
+// How long a code takes from its last byte on the line to the scan, beyond what
+// the wire itself takes.
+func BenchmarkScanToEvent(b *testing.B) {
+	link := filepath.Join(b.TempDir(), "scanner")
+	port := serial.New(serial.Config{Name: "scanner", Path: link, Settle: time.Millisecond}, nil)
+	connected := make(chan struct{}, 1)
+	port.OnChange(func(s serial.State) {
+		if s.Connected {
+			connected <- struct{}{}
+		}
+	})
+	master, slave, err := pty.Open()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer master.Close()
+	defer slave.Close()
+	if err := os.Symlink(slave.Name(), link); err != nil {
+		b.Fatal(err)
+	}
+	s := New(Config{}, port, nil)
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	<-connected
+	for b.Loop() {
+		master.WriteString("131234567890123456\r")
+		<-s.Scans()
+	}
+	cancel()
+	<-ended
 }
