@@ -31,6 +31,7 @@ type fake struct {
 	mute    bool // answers nothing at all
 	deaf    bool // comes to no queued command; real time works
 	noFence bool
+	greets  bool // sends XON when it is initialised
 	badID   bool
 	swallow int // bytes of a picture that it still waits for
 	seen    int // bytes taken since plugged in
@@ -224,6 +225,9 @@ func (f *fake) execute(c []byte) {
 		}
 	case c[0] == 0: // NUL is nothing
 	default:
+		if f.greets && bytes.Equal(c, initialize) {
+			f.answer(0x11)
+		}
 		f.printed.Write(c)
 	}
 }

@@ -107,14 +107,14 @@ func (p *Printer) serve(ctx context.Context, j *job) {
 // print is the whole life of a job: is the printer ready, does it listen, the
 // body, the fence.
 func (p *Printer) print(ctx context.Context, j *job) (Outcome, error) {
-	now := p.wire.look()
-	r := &run{p: p, session: now.session, restarts: now.restarts}
+	r := &run{p: p, session: p.wire.look().session}
 	if err := r.ready(ctx); err != nil {
 		return Failed, err
 	}
 	if err := r.hello(ctx); err != nil {
 		return Failed, err
 	}
+	r.begin()
 	if p.cfg.BeforeSend != nil {
 		if err := p.cfg.BeforeSend(ctx, j.id); err != nil {
 			return Failed, err
@@ -132,12 +132,19 @@ func (p *Printer) print(ctx context.Context, j *job) (Outcome, error) {
 	return Printed, nil
 }
 
-// run is one job on one session of the line. Whatever ends the session or
-// restarts the printer ends the run.
+// run is one job on one session of the line. The end of the session ends it, and
+// once the document begins to leave, a restart of the printer does too.
 type run struct {
 	p        *Printer
 	session  uint64
-	restarts int
+	begun    bool
+	restarts int // before the document
+}
+
+// begin is called when nothing of the document has left yet. Some printers greet
+// their initialisation with XON, as if they had been switched on; that is over.
+func (r *run) begin() {
+	r.restarts, r.begun = r.p.wire.look().restarts, true
 }
 
 // over says why the run can not go on, or nil.
@@ -145,7 +152,7 @@ func (r *run) over(v *view) error {
 	switch {
 	case v.session == 0 || v.session != r.session:
 		return serial.ErrLost
-	case v.restarts != r.restarts:
+	case r.begun && v.restarts != r.restarts:
 		return ErrRestarted
 	}
 	return nil

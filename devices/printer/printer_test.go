@@ -58,6 +58,7 @@ func TestOutcomes(t *testing.T) {
 		{"no answer to the id", "80mm-id", func(f *fake) { f.noFence = true }, Unknown, ErrSilent},
 		{"an answer with another id", "80mm-id", func(f *fake) { f.badID = true }, Unknown, ErrSilent},
 		{"paper near its end", "80mm", func(f *fake) { f.paper = 0x0C }, Printed, nil},
+		{"a printer that greets with XON", "80mm", func(f *fake) { f.greets = true }, Printed, nil},
 		{"half a picture of an earlier process in the way", "80mm", func(f *fake) { f.swallow = 1500 }, Printed, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -374,18 +374,41 @@ func TestBytesFromBeforeTheOpeningAreThrownAway(t *testing.T) {
 	again.expect("fresh")
 }
 
-func TestSettlingWaitsForSilence(t *testing.T) {
-	s := newSocket(t)
-	device := s.plug().in()
-	r := run(t, Config{Path: s.path, Settle: 40 * time.Millisecond}, nil)
-	begin, talking := time.Now(), 200*time.Millisecond
-	for time.Since(begin) < talking { // the line is never silent for 40 ms
-		device.master.WriteString("x")
-		time.Sleep(2 * time.Millisecond)
+// chatter is a device that talks for some reads and then falls silent.
+type chatter struct {
+	device
+	reads     int
+	deadlines []time.Time
+}
+
+func (c *chatter) SetReadDeadline(t time.Time) error {
+	c.deadlines = append(c.deadlines, t)
+	return nil
+}
+
+func (c *chatter) Read(b []byte) (int, error) {
+	if c.reads == 0 {
+		return 0, os.ErrDeadlineExceeded
 	}
-	state := r.until(true)
-	if quiet := state.Since.Sub(begin); quiet < talking {
-		t.Fatalf("connected after %v while the device was talking", quiet)
+	c.reads--
+	return copy(b, "x"), nil
+}
+
+func TestSettlingWaitsForSilence(t *testing.T) {
+	c := &chatter{reads: 7}
+	p := New(Config{Settle: time.Minute}, nil)
+	before := time.Now()
+	if err := p.settle(c); err != nil || c.reads != 0 {
+		t.Fatalf("%v with %d reads left", err, c.reads)
+	}
+	// Each byte begins the silence anew, and the reader then waits without end.
+	if n := len(c.deadlines); n != 9 || !c.deadlines[8].IsZero() {
+		t.Fatalf("deadlines %v", c.deadlines)
+	}
+	for _, d := range c.deadlines[:8] {
+		if d.Before(before.Add(time.Minute)) {
+			t.Fatalf("deadline %v", d)
+		}
 	}
 }
 
