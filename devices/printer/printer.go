@@ -195,11 +195,13 @@ func (p *Printer) listen(ctx context.Context) {
 	}
 }
 
+const rarely = 6 // of so many polls one reaches a printer that has stopped
+
 // work prints one job after the other and asks for the status in between.
 func (p *Printer) work(ctx context.Context) {
 	poll := time.NewTicker(p.cfg.Poll)
 	defer poll.Stop()
-	for ctx.Err() == nil {
+	for tick := 0; ctx.Err() == nil; {
 		select {
 		case <-ctx.Done():
 		case j := <-p.jobs:
@@ -207,7 +209,12 @@ func (p *Printer) work(ctx context.Context) {
 		case <-p.opened:
 			p.greet(ctx, p.wire.look().session)
 		case <-poll.C:
-			_ = p.askAll(ctx, p.wire.look().session) // the status says it
+			// A printer that has stopped, and tells when it goes on, is asked less
+			// often: some keep the questions in the buffer that they do not empty.
+			if v := p.wire.look(); v.blocks == 0 || !v.faults.stop() || tick%rarely == 0 {
+				_ = p.askAll(ctx, v.session) // the status says it
+			}
+			tick++
 		}
 	}
 }
