@@ -33,8 +33,9 @@ type fake struct {
 	noFence bool
 	greets  bool // sends XON when it is initialised
 	badID   bool
-	swallow int // bytes of a picture that it still waits for
-	seen    int // bytes taken since plugged in
+	swallow int  // bytes of a picture that it still waits for
+	keen    bool // sees real-time commands inside a picture, too
+	seen    int  // bytes taken since plugged in
 	queue   []byte
 	printed bytes.Buffer // all commands executed but fences and questions
 	strikes map[int]func(*fake)
@@ -151,6 +152,11 @@ func (f *fake) offline() bool { return f.cover || f.paper == 0x60 }
 func (f *fake) run() {
 	for len(f.queue) > 0 {
 		if f.swallow > 0 { // real time too, as in the worst printers
+			if i := bytes.Index(f.queue, []byte{0x10, 0x04}); f.keen && i >= 0 && len(f.queue) > i+2 {
+				f.answer(f.eot(f.queue[i+2]))
+			} else if f.keen && len(f.queue) < 3 && f.queue[0] == 0x10 {
+				return // perhaps one of them
+			}
 			n := min(f.swallow, len(f.queue))
 			f.swallow -= n
 			f.queue = f.queue[n:]

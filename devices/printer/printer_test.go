@@ -60,6 +60,7 @@ func TestOutcomes(t *testing.T) {
 		{"paper near its end", "80mm", func(f *fake) { f.paper = 0x0C }, Printed, nil},
 		{"a printer that greets with XON", "80mm", func(f *fake) { f.greets = true }, Printed, nil},
 		{"half a picture of an earlier process in the way", "80mm", func(f *fake) { f.swallow = 1500 }, Printed, nil},
+		{"half a picture in the way of a printer that answers inside it", "80mm", func(f *fake) { f.swallow, f.keen = 1500, true }, Printed, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -65,7 +65,8 @@ func (e *encoder) qr(q qrPart) error {
 }
 
 // nativeQR is GS ( k functions 165, 167, 169, 180 and 181. Size and level are
-// always sent: makers disagree about their defaults.
+// always sent: makers disagree about their defaults. The quiet zone is paper:
+// printers leave none themselves.
 func (e *encoder) nativeQR(q qrPart) error {
 	modules, err := worstModules(q.text)
 	if err != nil {
@@ -76,6 +77,7 @@ func (e *encoder) nativeQR(q qrPart) error {
 		return err
 	}
 	e.style(Style{Center: true})
+	e.feedDots(quiet * dots)
 	e.put(0x1D, 0x28, 0x6B, 4, 0, 0x31, 0x41, 0x32, 0)    // model 2
 	e.put(0x1D, 0x28, 0x6B, 3, 0, 0x31, 0x43, byte(dots)) // dots a module
 	e.put(0x1D, 0x28, 0x6B, 3, 0, 0x31, 0x45, 0x31)       // level M
@@ -83,11 +85,12 @@ func (e *encoder) nativeQR(q qrPart) error {
 	e.put(0x1D, 0x28, 0x6B, byte(n), byte(n>>8), 0x31, 0x50, 0x30)
 	e.put([]byte(q.text)...)
 	e.put(0x1D, 0x28, 0x6B, 3, 0, 0x31, 0x51, 0x30) // print
+	e.feedDots(quiet * dots)
 	return nil
 }
 
-// rasterQR prints the given picture, cropped to the code, at whole dots. The
-// quiet zone is paper: feeds above and below, centring at the sides.
+// rasterQR prints the given picture, cropped to the code, at whole dots, with
+// the same quiet zone: feeds above and below, centring at the sides.
 func (e *encoder) rasterQR(q qrPart) error {
 	code, err := crop(q.bits)
 	if err != nil {
