@@ -146,12 +146,24 @@ func (g *grey) sharpened() *grey {
 	return out
 }
 
-// doubled is twice as wide and high, bilinear.
+// doubled is twice as wide and high, bilinear: each new pixel is nine parts of the one it lies in, three of each neighbour
+// beside and one of the one across.
 func (g *grey) doubled() *grey {
 	out := newGrey(2*g.Width, 2*g.Height)
 	for y := range out.Height {
-		for x := range out.Width {
-			out.pix[y*out.Width+x] = g.sample(float64(x)/2-0.25, float64(y)/2-0.25)
+		near := g.pix[y/2*g.Width : (y/2+1)*g.Width]
+		other := min(max(y/2-1+y%2*2, 0), g.Height-1)
+		far := g.pix[other*g.Width : (other+1)*g.Width]
+		row := out.pix[y*out.Width : (y+1)*out.Width]
+		before := 3*int(near[0]) + int(far[0])
+		here := before
+		for x := range near {
+			after := here
+			if x+1 < len(near) {
+				after = 3*int(near[x+1]) + int(far[x+1])
+			}
+			row[2*x], row[2*x+1] = byte((3*here+before+8)>>4), byte((3*here+after+8)>>4)
+			before, here = here, after
 		}
 	}
 	return out
@@ -219,48 +231,4 @@ func (g *grey) shrunk(n int) *grey {
 		}
 	}
 	return out
-}
-
-// global thresholds at one value for the whole picture, found in its histogram.
-func (g *grey) global() (*gozxing.BitMatrix, error) {
-	return gozxing.NewGlobalHistgramBinarizer(g).GetBlackMatrix()
-}
-
-// hybrid thresholds by blocks of eight pixels and their neighbours.
-func (g *grey) hybrid() (*gozxing.BitMatrix, error) {
-	return gozxing.NewHybridBinarizer(g).GetBlackMatrix()
-}
-
-// adaptiveBias is how much darker than its surroundings a pixel must be to be black, of 255.
-const adaptiveBias = 5
-
-// adaptive thresholds each pixel at the mean of the side by side pixels around it.
-func (g *grey) adaptive(side int) (*gozxing.BitMatrix, error) {
-	m, err := gozxing.NewBitMatrix(g.Width, g.Height)
-	if err != nil {
-		return nil, err
-	}
-	// Sums over everything above and left; they may wrap, the differences do not.
-	stride := g.Width + 1
-	sums := make([]uint32, stride*(g.Height+1))
-	for y := range g.Height {
-		var row uint32
-		for x := range g.Width {
-			row += uint32(g.pix[y*g.Width+x])
-			sums[(y+1)*stride+x+1] = sums[y*stride+x+1] + row
-		}
-	}
-	half := side / 2
-	for y := range g.Height {
-		top, bottom := max(0, y-half)*stride, min(g.Height, y+half+1)*stride
-		for x := range g.Width {
-			left, right := max(0, x-half), min(g.Width, x+half+1)
-			sum := sums[bottom+right] - sums[bottom+left] - sums[top+right] + sums[top+left]
-			area := uint32(right-left) * uint32((bottom-top)/stride)
-			if (uint32(g.pix[y*g.Width+x])+adaptiveBias)*area <= sum {
-				m.Set(x, y)
-			}
-		}
-	}
-	return m, nil
 }

@@ -100,7 +100,7 @@ func TestReadRateOfTheSharedPictures(t *testing.T) {
 
 // climbNamed is climb with the name of the attempt that succeeded.
 func climbNamed(g *grey, limit time.Duration) (text, symbology, name string, err error) {
-	s := &scene{full: g, work: g.shrunk((max(g.Width, g.Height) + workingSide - 1) / workingSide)}
+	s := newScene(g)
 	deadline := time.Now().Add(limit)
 	for _, r := range ladder {
 		if text, symbology, ok := r.try(s); ok {

@@ -109,31 +109,6 @@ func recoverRead(text, symbology *string, err *error) {
 	}
 }
 
-// workingSide bounds the longer side of the picture that most attempts look at. A larger picture is shrunk by a whole number
-// first, and looked at in full once the cheap attempts have failed.
-const workingSide = 1600
-
-// scene is one picture and what has been derived from it so far.
-type scene struct {
-	full, work       *grey // as given; at working size
-	negative, sharp  *grey
-	doubledOrNothing *grey
-}
-
-func (s *scene) inverted() *grey {
-	if s.negative == nil {
-		s.negative = s.work.inverted()
-	}
-	return s.negative
-}
-
-func (s *scene) sharpened() *grey {
-	if s.sharp == nil {
-		s.sharp = s.work.sharpened()
-	}
-	return s.sharp
-}
-
 // rung is one attempt.
 type rung struct {
 	name string
@@ -143,65 +118,43 @@ type rung struct {
 // ladder is every attempt in the order of what it reads for its time. The order comes from measuring; see README.md of the
 // pictures it was measured on, and the read-rate test.
 var ladder = []rung{
-	{"global", onQR(func(s *scene) *grey { return s.work }, (*grey).global)},
-	{"code 128", func(s *scene) (string, string, bool) { return readCode128(s.full, false) }},
-	{"hybrid", onQR(func(s *scene) *grey { return s.work }, (*grey).hybrid)},
+	{"global", onQR((*scene).plain, (*grey).global)},
+	{"code 128", onCode128((*scene).whole, false)},
+	{"hybrid", onQR((*scene).plain, (*grey).hybrid)},
 	{"inverted, global", onQR((*scene).inverted, (*grey).global)},
 	{"inverted, hybrid", onQR((*scene).inverted, (*grey).hybrid)},
-	{"code 128, harder", func(s *scene) (string, string, bool) { return readCode128(s.full, true) }},
-	{"blurred, global", onQR(func(s *scene) *grey { return s.work.blurred() }, (*grey).global)},
-	{"adaptive 33", onQR(func(s *scene) *grey { return s.work }, window(33))},
-	{"sharpened, hybrid", onQR((*scene).sharpened, (*grey).hybrid)},
-	{"turned 20°", onQR(func(s *scene) *grey { return s.work.turned(20) }, (*grey).hybrid)},
-	{"adaptive 65", onQR(func(s *scene) *grey { return s.work }, window(65))},
-	{"sharpened, global", onQR((*scene).sharpened, (*grey).global)},
-	{"doubled, global", onQR((*scene).doubled, (*grey).global)},
+	{"code 128, harder", onCode128((*scene).whole, true)},
+	{"blurred, global", onQR((*scene).blurred, (*grey).global)},
+	{"adaptive 33", onQR((*scene).plain, window(33))},
+	{"blurred, adaptive 33", onQR((*scene).blurred, window(33))},
 	{"doubled, hybrid", onQR((*scene).doubled, (*grey).hybrid)},
-	{"code 128, doubled", func(s *scene) (string, string, bool) { return readCode128(s.doubled(), true) }},
-	{"turned 45°", onQR(func(s *scene) *grey { return s.work.turned(45) }, (*grey).hybrid)},
-	{"padded, global", onQR(func(s *scene) *grey { return s.work.padded(20) }, (*grey).global)},
-	{"adaptive 129", onQR(func(s *scene) *grey { return s.work }, window(129))},
+	{"sharpened, hybrid", onQR((*scene).sharpened, (*grey).hybrid)},
+	{"turned 20°", onQR((*scene).turned20, (*grey).hybrid)},
+	{"adaptive 65", onQR((*scene).plain, window(65))},
+	{"inverted, adaptive 33", onQR((*scene).inverted, window(33))},
+	{"doubled, adaptive 33", onQR((*scene).doubled, window(33))},
+	{"code 128, doubled", onCode128((*scene).doubled, true)},
+	{"doubled, global", onQR((*scene).doubled, (*grey).global)},
+	{"sharpened, global", onQR((*scene).sharpened, (*grey).global)},
+	{"turned 45°", onQR((*scene).turned45, (*grey).hybrid)},
+	{"doubled, adaptive 65", onQR((*scene).doubled, window(65))},
+	{"padded, global", onQR((*scene).padded, (*grey).global)},
+	{"adaptive 129", onQR((*scene).plain, window(129))},
 	{"full size, hybrid", onQR((*scene).larger, (*grey).hybrid)},
 	{"full size, global", onQR((*scene).larger, (*grey).global)},
-	{"code 128, turned 15°", func(s *scene) (string, string, bool) { return readCode128(s.turnedWhole(15), true) }},
-	{"code 128, turned −15°", func(s *scene) (string, string, bool) { return readCode128(s.turnedWhole(-15), true) }},
-	{"code 128, turned 30°", func(s *scene) (string, string, bool) { return readCode128(s.turnedWhole(30), true) }},
-	{"code 128, turned −30°", func(s *scene) (string, string, bool) { return readCode128(s.turnedWhole(-30), true) }},
+	{"code 128, turned 15°", onCode128(turnedBars(15), true)},
+	{"code 128, turned −15°", onCode128(turnedBars(-15), true)},
+	{"code 128, turned 30°", onCode128(turnedBars(30), true)},
+	{"code 128, turned −30°", onCode128(turnedBars(-30), true)},
 }
 
 func window(side int) func(*grey) (*gozxing.BitMatrix, error) {
 	return func(g *grey) (*gozxing.BitMatrix, error) { return g.adaptive(side) }
 }
 
-// doubleSide is the longest side that doubling still helps: beyond it the modules are large enough.
-const doubleSide = 1000
-
-func (s *scene) doubled() *grey {
-	if s.doubledOrNothing == nil && max(s.work.Width, s.work.Height) <= doubleSide {
-		s.doubledOrNothing = s.work.doubled()
-	}
-	return s.doubledOrNothing
-}
-
-// larger is the picture in full, or nothing where that is what was looked at already.
-func (s *scene) larger() *grey {
-	if s.full == s.work {
-		return nil
-	}
-	return s.full
-}
-
-// turnedWhole is the picture turned, for bars, which must not be shrunk; nothing where it is too large to be turned whole.
-func (s *scene) turnedWhole(degrees float64) *grey {
-	if s.full != s.work {
-		return nil
-	}
-	return s.full.turned(degrees)
-}
-
 // climb tries the ladder from the bottom until something is read or the time is up. The first attempt is always made.
 func climb(g *grey, deadline time.Time) (text, symbology string, err error) {
-	s := &scene{full: g, work: g.shrunk((max(g.Width, g.Height) + workingSide - 1) / workingSide)}
+	s := newScene(g)
 	for i, r := range ladder {
 		if i > 0 && !time.Now().Before(deadline) {
 			return "", "", fmt.Errorf("%w: time is up", ErrNothingRead)
@@ -224,21 +177,31 @@ func onQR(of func(*scene) *grey, threshold func(*grey) (*gozxing.BitMatrix, erro
 		if err != nil {
 			return "", "", false
 		}
-		text, ok := readQR(m)
+		text, ok := readQR(g, m)
 		return text, SymbologyQR, ok
+	}
+}
+
+// onCode128 makes an attempt out of a picture. A picture of nothing is no attempt.
+func onCode128(of func(*scene) *grey, harder bool) func(*scene) (string, string, bool) {
+	return func(s *scene) (string, string, bool) {
+		if g := of(s); g != nil {
+			return readCode128(g, harder)
+		}
+		return "", "", false
 	}
 }
 
 // readQR looks for a QR code in a binary picture: the finders once, then for each likely triple of them the library's own
 // grid and the sampler's.
-func readQR(m *gozxing.BitMatrix) (text string, ok bool) {
+func readQR(g *grey, m *gozxing.BitMatrix) (text string, ok bool) {
 	try := func(matrix *gozxing.BitMatrix) bool {
 		text, ok = decodeMatrix(matrix)
 		return ok
 	}
 	for _, finders := range findFinders(m) {
 		found, err := detector.NewDetector(m).ProcessFinderPatternInfo(finders)
-		if err == nil && try(found.GetBits()) || sampleQR(m, finders, try) {
+		if err == nil && try(found.GetBits()) || sampleQR(g, m, finders, try) {
 			return text, ok
 		}
 	}
@@ -257,9 +220,6 @@ func decodeMatrix(matrix *gozxing.BitMatrix) (text string, ok bool) {
 // readCode128 looks along the rows of a picture, and if it shall try harder along all of them and the columns. Never on a
 // shrunk picture: a misread that passes the check character was seen there.
 func readCode128(g *grey, harder bool) (text, symbology string, ok bool) {
-	if g == nil {
-		return "", "", false
-	}
 	bmp, err := gozxing.NewBinaryBitmap(gozxing.NewHybridBinarizer(g))
 	if err != nil {
 		return "", "", false

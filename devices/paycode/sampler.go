@@ -65,18 +65,27 @@ func (f *finder) toModules(p point) (s, t float64) {
 
 // sampleQR calls try with matrices sampled from a binary picture with three known finders, the most likely first, until
 // try says that one decodes.
-func sampleQR(m *gozxing.BitMatrix, info *detector.FinderPatternInfo, try func(*gozxing.BitMatrix) bool) bool {
+func sampleQR(g *grey, m *gozxing.BitMatrix, info *detector.FinderPatternInfo, try func(*gozxing.BitMatrix) bool) bool {
 	b := newBitmap(m)
 	finders, ok := findCorners(b, info)
 	if !ok {
 		return false
 	}
 	for _, c := range gridCandidates(b, finders) {
-		if matrix := sampleGrid(b, &c.grid, c.dimension); matrix != nil && try(matrix) {
-			return true
+		grids := []homography{c.grid}
+		if aligned, ok := align(b, finders, c); ok {
+			grids = append(grids, aligned)
 		}
-		if matrix := alignAndSample(b, finders, c); matrix != nil && try(matrix) {
-			return true
+		for i := range grids {
+			if try(sampleGrid(b, &grids[i], c.dimension)) {
+				return true
+			}
+		}
+		for i := range grids {
+			levels := sampleLevels(g, &grids[i], c.dimension)
+			if try(levels.threshold(0)) || try(levels.threshold(levelSharpening)) {
+				return true
+			}
 		}
 	}
 	return false
@@ -383,10 +392,7 @@ func timingError(b bitmap, h *homography, d int) float64 {
 
 // sampleGrid reads every module by a majority of five points.
 func sampleGrid(b bitmap, h *homography, d int) *gozxing.BitMatrix {
-	matrix, err := gozxing.NewSquareBitMatrix(d)
-	if err != nil {
-		return nil
-	}
+	matrix, _ := gozxing.NewSquareBitMatrix(d) // fails only below one module
 	for y := range d {
 		for x := range d {
 			p, votes := point{float64(x) + 0.5, float64(y) + 0.5}, 0
@@ -403,11 +409,11 @@ func sampleGrid(b bitmap, h *homography, d int) *gozxing.BitMatrix {
 	return matrix
 }
 
-// alignAndSample looks for the bottom-right alignment pattern near where the grid expects it, fits again with it and
-// samples; nil for version 1, which has none, or where it is not seen.
-func alignAndSample(b bitmap, finders [3]finder, g grid) *gozxing.BitMatrix {
+// align looks for the bottom-right alignment pattern near where the grid expects it and fits again with it; not for version
+// 1, which has none, nor where it is not seen.
+func align(b bitmap, finders [3]finder, g grid) (homography, bool) {
 	if g.dimension <= smallestQR {
-		return nil
+		return homography{}, false
 	}
 	expected := point{float64(g.dimension) - 6.5, float64(g.dimension) - 6.5}
 	best, bestScore := point{}, math.Inf(-1)
@@ -421,14 +427,9 @@ func alignAndSample(b bitmap, finders [3]finder, g grid) *gozxing.BitMatrix {
 		}
 	}
 	if math.IsInf(bestScore, -1) {
-		return nil
+		return homography{}, false
 	}
-	matches := append(finderMatches(finders, g.dimension, false), match{expected, g.grid.at(best), alignmentWeight})
-	h, ok := fitHomography(matches)
-	if !ok {
-		return nil
-	}
-	return sampleGrid(b, &h, g.dimension)
+	return fitHomography(append(finderMatches(finders, g.dimension, false), match{expected, g.grid.at(best), alignmentWeight}))
 }
 
 // alignmentScore counts the modules around at, 5 by 5, that look like an alignment pattern.

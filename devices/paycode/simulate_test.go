@@ -155,7 +155,7 @@ func TestTheSamplerReadsWhatTheStockGridCannot(t *testing.T) {
 		t.Fatal("no finders")
 	}
 	read := 0
-	sampleQR(m, finders[0], func(matrix *gozxing.BitMatrix) bool {
+	sampleQR(g, m, finders[0], func(matrix *gozxing.BitMatrix) bool {
 		if text, ok := decodeMatrix(matrix); ok && text == loadVectors(t).text(t, "receipt: good") {
 			read++
 		}
@@ -360,4 +360,45 @@ func ExampleReadGrey() {
 	}
 	fmt.Println(ReadGrey(frame, side, side, side, FrameLimits))
 	// Output: 861234567890123459 QR <nil>
+}
+
+func TestTheFastThresholdIsTheLibrarysOwn(t *testing.T) {
+	p := must[Picture](t)(Draw("861234567890123459"))
+	flat := newGrey(64, 64)
+	for i, s := range simulatedShots(4) {
+		g := s.take(p).shrunk(1 + i%2)
+		want, wantErr := gozxing.NewGlobalHistgramBinarizer(g).GetBlackMatrix()
+		got, err := g.global()
+		if err != nil || wantErr != nil || got.String() != want.String() {
+			t.Errorf("frame %d: another matrix, %v, %v", i, err, wantErr)
+		}
+	}
+	if _, err := flat.global(); !errors.Is(err, errNoContrast) {
+		t.Errorf("a flat picture: %v", err)
+	}
+}
+
+func TestTheAdaptiveThresholdComparesWithItsSurroundings(t *testing.T) {
+	g := newGrey(50, 40)
+	rng := rand.New(rand.NewPCG(3, 3))
+	for i := range g.pix {
+		g.pix[i] = byte(rng.IntN(256))
+	}
+	m, err := g.adaptive(9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for y := range g.Height {
+		for x := range g.Width {
+			sum, n := 0, 0
+			for sy := max(0, y-4); sy <= min(g.Height-1, y+4); sy++ {
+				for sx := max(0, x-4); sx <= min(g.Width-1, x+4); sx++ {
+					sum, n = sum+int(g.pix[sy*g.Width+sx]), n+1
+				}
+			}
+			if want := (int(g.pix[y*g.Width+x])+adaptiveBias)*n <= sum; m.Get(x, y) != want {
+				t.Fatalf("pixel %d, %d is %v", x, y, m.Get(x, y))
+			}
+		}
+	}
 }
