@@ -341,3 +341,8 @@ func (c *counter) ready() {
 	c.t.Helper()
 	c.until(func(s Status) bool { return s.OK })
 }
+
+// seen waits until the driver has understood what the fake told it.
+func (c *counter) seen(ok func(*view) bool) {
+	c.wire.await(c.t.Context(), 5*time.Second, ok)
+}

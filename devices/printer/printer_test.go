@@ -24,6 +24,7 @@ func mustEncode(t *testing.T, doc *Document, profile string) string {
 }
 
 func TestPrintedMeansTheFenceWasAnswered(t *testing.T) {
+	t.Parallel()
 	for _, profile := range []string{"80mm", "80mm-id", "58mm"} {
 		t.Run(profile, func(t *testing.T) {
 			c := newCounter(t, quick(profile))
@@ -103,6 +104,7 @@ func TestAnAbsentPrinterFailsAtOnce(t *testing.T) {
 // The line is cut at every byte of a job, then plugged in again: the outcome is
 // never "printed", and "failed" only if nothing of the document is on paper.
 func TestTheLineIsCutAtAnyByte(t *testing.T) {
+	t.Parallel()
 	doc := new(Document).Text(Style{Bold: true}, "渝中小面").Columns("金额", "¥12.50").Cut()
 	c := newCounter(t, quick("80mm"))
 	c.fake.plug()
@@ -140,6 +142,7 @@ func TestTheLineIsCutAtAnyByte(t *testing.T) {
 }
 
 func TestAJobWaitsForPaperAndIsThenPrinted(t *testing.T) {
+	t.Parallel()
 	cfg := quick("80mm")
 	cfg.Stall = time.Minute
 	c := newCounter(t, cfg)
@@ -152,10 +155,13 @@ func TestAJobWaitsForPaperAndIsThenPrinted(t *testing.T) {
 		}
 	})
 	done := make(chan Outcome, 1)
+	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		outcome, _ := c.Print(t.Context(), "job", *receipt())
+		outcome, _ := c.Print(ctx, "job", *receipt())
 		done <- outcome
 	}()
+	c.fake.until(func(f *fake) bool { return len(f.strikes) == 0 })
+	cancel() // too late: a job that has begun is seen to its end
 	if s := c.until(func(s Status) bool { return s.Paper == PaperOut }); s.OK || !strings.HasPrefix(s.Text, "缺纸") || s.Queued != 1 {
 		t.Errorf("status %+v", s)
 	}
@@ -172,6 +178,7 @@ func TestAJobWaitsForPaperAndIsThenPrinted(t *testing.T) {
 }
 
 func TestNobodyLoadsPaper(t *testing.T) {
+	t.Parallel()
 	c := newCounter(t, quick("80mm"))
 	c.fake.plug()
 	c.ready()
@@ -187,22 +194,108 @@ func TestNobodyLoadsPaper(t *testing.T) {
 	}
 }
 
+// street is a document that does not fit into what a pseudo-terminal holds, so
+// that the job is still being sent when trouble comes.
+func street() *Document {
+	var d Document
+	for range 2000 {
+		d.Rule()
+	}
+	return &d
+}
+
+func TestTroubleWhileTheBodyLeaves(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		trouble func(c *counter)
+		want    error
+	}{
+		{"nobody loads paper", func(c *counter) {
+			c.fake.paper = 0x60
+			c.fake.answer(c.fake.block()...)
+			c.seen(func(v *view) bool { return v.faults.paperOut })
+		}, ErrPaper},
+		{"never willing again", func(c *counter) {
+			c.fake.answer(0x13)
+			c.seen(func(v *view) bool { return v.held })
+		}, ErrHeld},
+		{"unplugged", func(c *counter) {
+			c.fake.master.Close()
+			c.fake.slave.Close()
+		}, serial.ErrLost},
+		{"switched off and on", func(c *counter) {
+			c.fake.answer(0x11)
+			c.seen(func(v *view) bool { return v.restarts > 0 })
+		}, ErrRestarted},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			k := newCounter(t, quick("80mm"))
+			k.fake.plug()
+			k.ready()
+			k.fake.set(func(f *fake) { f.strikes[f.seen+3000] = func(*fake) { c.trouble(k) } })
+			outcome, err := k.Print(t.Context(), "job", *street())
+			if outcome != Unknown || !errors.Is(err, c.want) {
+				t.Fatalf("%s, %v", outcome, err)
+			}
+		})
+	}
+}
+
+// The last moment at which a job can fail: the printer has said hello, "sent" is
+// taken down, and then the cover opens.
+func TestTroubleBeforeTheFirstByteFailsTheJob(t *testing.T) {
+	t.Parallel()
+	cfg := quick("80mm")
+	var c *counter
+	cfg.BeforeSend = func(context.Context, string) error {
+		c.fake.set(func(f *fake) { f.cover = true })
+		c.seen(func(v *view) bool { return v.faults.cover })
+		return nil
+	}
+	c = newCounter(t, cfg)
+	c.fake.plug()
+	c.ready()
+	outcome, err := c.Print(t.Context(), "job", *receipt())
+	if outcome != Failed || !errors.Is(err, ErrCover) {
+		t.Fatalf("%s, %v", outcome, err)
+	}
+	c.fake.set(func(f *fake) { f.cover = false })
+	if shown := c.fake.paperShows(); shown != "" {
+		t.Errorf("a failed job left % X", shown)
+	}
+}
+
+func TestADocumentThatCanNotBePrintedFails(t *testing.T) {
+	c := newCounter(t, quick("80mm"))
+	outcome, err := c.Print(t.Context(), "job", *new(Document).QR("", 0))
+	if outcome != Failed || !errors.Is(err, ErrCode) {
+		t.Fatalf("%s, %v", outcome, err)
+	}
+}
+
+func TestOutcomesHaveWords(t *testing.T) {
+	for _, o := range []Outcome{Printed, Failed, Unknown} {
+		if zh, en := o.Words(); zh == "" || en == "" {
+			t.Errorf("%s: %q %q", o, zh, en)
+		}
+	}
+}
+
 func TestXOFFHoldsTheJobButNotTheQuestions(t *testing.T) {
+	t.Parallel()
 	cfg := quick("80mm")
 	cfg.Stall = time.Minute
 	c := newCounter(t, cfg)
 	c.fake.plug()
 	c.ready()
-	long := new(Document)
-	for range 2000 { // much more than a pseudo-terminal takes by itself
-		long.Rule()
-	}
+	long := street()
 	held := 0
 	c.fake.set(func(f *fake) {
 		f.strikes[f.seen+300] = func(f *fake) {
 			held = f.seen
 			f.answer(0x13)
-			c.wire.await(t.Context(), 5*time.Second, func(v *view) bool { return v.held })
+			c.seen(func(v *view) bool { return v.held })
 		}
 	})
 	done := make(chan Outcome, 1)
@@ -234,6 +327,7 @@ func TestXOFFHoldsTheJobButNotTheQuestions(t *testing.T) {
 }
 
 func TestAPrinterSwitchedOffAndOnMakesTheJobUnknown(t *testing.T) {
+	t.Parallel()
 	c := newCounter(t, quick("80mm"))
 	c.fake.plug()
 	c.ready()
@@ -251,6 +345,7 @@ func TestAPrinterSwitchedOffAndOnMakesTheJobUnknown(t *testing.T) {
 
 // The answer that an unknown job is owed comes late: it must not prove the next.
 func TestALateAnswerProvesNothing(t *testing.T) {
+	t.Parallel()
 	cfg := quick("80mm")
 	c := newCounter(t, cfg)
 	c.fake.plug()
@@ -284,6 +379,7 @@ func coverOpensAt60(f *fake) {
 }
 
 func TestAWaitingJobCanBeWithdrawn(t *testing.T) {
+	t.Parallel()
 	cfg := quick("80mm")
 	cfg.Stall = time.Minute
 	cfg.Queue = 1
@@ -323,6 +419,7 @@ func TestAWaitingJobCanBeWithdrawn(t *testing.T) {
 }
 
 func TestStoppingLeavesNobodyWaiting(t *testing.T) {
+	t.Parallel()
 	cfg := quick("80mm")
 	cfg.Stall = time.Hour
 	c := newCounter(t, cfg)
@@ -355,6 +452,7 @@ func TestStoppingLeavesNobodyWaiting(t *testing.T) {
 }
 
 func TestSentIsTakenDownBeforeTheFirstByteLeaves(t *testing.T) {
+	t.Parallel()
 	refusal := errors.New("book is sealed")
 	var c *counter
 	var seen []string
@@ -381,6 +479,7 @@ func TestSentIsTakenDownBeforeTheFirstByteLeaves(t *testing.T) {
 }
 
 func TestStatusFollowsThePrinter(t *testing.T) {
+	t.Parallel()
 	c := newCounter(t, quick("80mm"))
 	c.fake.plug()
 	c.ready()
