@@ -25,6 +25,7 @@ const (
 	anchorIdle   = time.Second     // the book has been quiet for so long
 	anchorLatest = 10 * time.Second
 	rewatchAfter = 50 * time.Millisecond
+	outPause     = 20 * time.Millisecond
 )
 
 // talk is one connection after its hello. Everything in it belongs to the goroutine that runs loop, except that reader
@@ -228,18 +229,25 @@ func (t *talk) whyBroken(err error) error {
 // arm sets the one timer to the earliest thing that is due.
 func (t *talk) arm(now time.Time) {
 	next := now.Add(time.Hour)
-	if at, ok := t.plan.due(); ok && at.Before(next) {
-		next = at
+	if at, ok := t.plan.due(); ok && at.After(now) {
+		next = sooner(next, at)
+	} else if ok && t.used < window {
+		next = now.Add(outPause) // the writer's queue is full: look again; a full window has its own times
 	}
 	if len(t.slots) > 0 {
-		if at := t.asked[t.slots[0]].at.Add(requestLimit); at.Before(next) {
-			next = at
-		}
+		next = sooner(next, t.asked[t.slots[0]].at.Add(requestLimit))
 	}
-	if at, ok := t.anchor.due(); ok && at.Before(next) {
-		next = at
+	if at, ok := t.anchor.due(); ok {
+		next = sooner(next, at)
 	}
 	t.timer.Reset(max(next.Sub(now), 0))
+}
+
+func sooner(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // besideLoop runs a call of the book beside the loop, and then what it answers in the loop.
