@@ -82,7 +82,11 @@ func (in *Inspection) receipt(text string, ledger Keys, now time.Time) Reason {
 }
 
 func (in *Inspection) order(text string, terminals []ed25519.PublicKey, now time.Time) Reason {
-	o, reason := verifyOrder(text, func(string) []ed25519.PublicKey { return terminals }, now)
+	trusted := make([]Terminal, len(terminals))
+	for i, key := range terminals {
+		trusted[i].Key = key
+	}
+	o, reason := verifyOrder(text, func(string) []Terminal { return trusted }, now)
 	if reason != Malformed {
 		in.Fields = map[string]any{
 			"order": o.ULID, "amount_fen": o.AmountFen, "merchant_id": o.MerchantID, "terminal_id": o.TerminalID,

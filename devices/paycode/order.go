@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -154,28 +155,48 @@ func parseAmount(text string) (money.Fen, bool) {
 	return money.Fen(fen), err == nil && fen > 0
 }
 
-// VerifyOrder judges an ORDER code as a wallet or the ledger does: [Malformed], [UnknownTerminal], [OrderForged],
-// [OrderExpired], [OrderExpiryTooFar]. key gives the enrolled key of a terminal. Whether merchant and category are that
-// terminal's is for the caller, who knows them; so are ORDER_CONFLICT and ORDER_PAID.
+// Terminal is what the ledger knows about an enrolled terminal, as far as an ORDER must agree with it. An empty merchant id
+// or category is not compared.
+type Terminal struct {
+	Key             ed25519.PublicKey
+	MerchantID, MCC string
+}
+
+// VerifyOrder judges an ORDER code as a wallet does, which knows no more of a terminal than its key: [Malformed],
+// [UnknownTerminal], [OrderForged], [OrderExpired], [OrderExpiryTooFar]. ORDER_CONFLICT and ORDER_PAID need a book.
 func VerifyOrder(text string, key func(terminalID string) (ed25519.PublicKey, bool), now time.Time) (Order, Reason) {
-	return verifyOrder(text, func(terminalID string) []ed25519.PublicKey {
-		if pub, ok := key(terminalID); ok {
-			return []ed25519.PublicKey{pub}
+	return VerifyOrderOf(text, func(terminalID string) (Terminal, bool) {
+		pub, ok := key(terminalID)
+		return Terminal{Key: pub}, ok
+	}, now)
+}
+
+// VerifyOrderOf is [VerifyOrder] for the ledger, which also knows whose terminal it is: an ORDER that names another merchant
+// or category is [OrderForged], whoever signed it.
+func VerifyOrderOf(text string, terminal func(terminalID string) (Terminal, bool), now time.Time) (Order, Reason) {
+	return verifyOrder(text, func(terminalID string) []Terminal {
+		if t, ok := terminal(terminalID); ok {
+			return []Terminal{t}
 		}
 		return nil
 	}, now)
 }
 
-func verifyOrder(text string, keys func(terminalID string) []ed25519.PublicKey, now time.Time) (Order, Reason) {
+func verifyOrder(text string, terminals func(terminalID string) []Terminal, now time.Time) (Order, Reason) {
 	o, signature, reason := parseOrder(text)
 	if reason != OK {
 		return Order{}, reason
 	}
-	candidates := keys(o.TerminalID)
+	candidates := terminals(o.TerminalID)
 	if len(candidates) == 0 {
 		return o, UnknownTerminal
 	}
-	if !verifiedByAny(candidates, orderPrefix, o.unsigned(), signature) {
+	unsigned := o.unsigned()
+	made := func(t Terminal) bool {
+		return (t.MerchantID == "" || t.MerchantID == o.MerchantID) && (t.MCC == "" || t.MCC == o.MCC) &&
+			verified(t.Key, orderPrefix, unsigned, signature)
+	}
+	if !slices.ContainsFunc(candidates, made) {
 		return o, OrderForged
 	}
 	switch unix := now.Unix(); {

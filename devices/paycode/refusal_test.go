@@ -451,6 +451,33 @@ func TestOrdersAreJudgedInOrder(t *testing.T) {
 	}
 }
 
+func TestAnOrderOfAnotherMerchantIsForgedWhoeverSignedIt(t *testing.T) {
+	text := must2(MakeOrder(goodOrder(), keyFrom("terminal")))
+	late := goodOrder()
+	late.Expires = 1
+	for _, tt := range []struct {
+		name, text    string
+		merchant, mcc string
+		want          Reason
+	}{
+		{"its own", text, "653000053310001", "5411", OK},
+		{"not known", text, "", "", OK},
+		{"another merchant", text, "653000053310002", "5411", OrderForged},
+		{"another category", text, "653000053310001", "5812", OrderForged},
+		{"another merchant, and expired", must2(MakeOrder(late, keyFrom("terminal"))), "653000053310002", "5411", OrderForged},
+	} {
+		_, got := VerifyOrderOf(tt.text, func(string) (Terminal, bool) {
+			return Terminal{Key: publicFrom("terminal"), MerchantID: tt.merchant, MCC: tt.mcc}, true
+		}, at(now))
+		if got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	if _, got := VerifyOrder(text, func(string) (ed25519.PublicKey, bool) { return nil, true }, at(now)); got != OrderForged {
+		t.Errorf("a terminal without a key: %q", got)
+	}
+}
+
 func TestMakersRefuseWhatNoVerifierTakes(t *testing.T) {
 	order := func(change func(*Order)) error {
 		o := goodOrder()
