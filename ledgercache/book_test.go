@@ -377,12 +377,12 @@ func TestTradesAreListedByDayNewestFirst(t *testing.T) {
 // TestTheCacheIsRebuiltFromTheJournalWhateverHappenedToIt damages only the cache; every answer must be the same after.
 func TestTheCacheIsRebuiltFromTheJournalWhateverHappenedToIt(t *testing.T) {
 	for name, damage := range map[string]func(t *testing.T, dir string){
-		"vanished":            func(t *testing.T, dir string) { check(t, os.RemoveAll(filepath.Join(dir, "cache"))) },
-		"manifest cut":        func(t *testing.T, dir string) { cut(t, filepath.Join(dir, "cache", "MANIFEST"), 10) },
-		"manifest gone":       func(t *testing.T, dir string) { check(t, os.Remove(filepath.Join(dir, "cache", "MANIFEST"))) },
-		"key registry torn":   func(t *testing.T, dir string) { cut(t, filepath.Join(dir, "cache", "KEYREGISTRY"), 5) },
-		"tables flipped":      func(t *testing.T, dir string) { flip(t, dir, "*.sst") },
-		"tables gone":         func(t *testing.T, dir string) { remove(t, dir, "*.sst") },
+		"vanished":          func(t *testing.T, dir string) { check(t, os.RemoveAll(filepath.Join(dir, "cache"))) },
+		"manifest cut":      func(t *testing.T, dir string) { cut(t, filepath.Join(dir, "cache", "MANIFEST"), 10) },
+		"manifest gone":     func(t *testing.T, dir string) { check(t, os.Remove(filepath.Join(dir, "cache", "MANIFEST"))) },
+		"key registry torn": func(t *testing.T, dir string) { cut(t, filepath.Join(dir, "cache", "KEYREGISTRY"), 5) },
+		"tables flipped":    func(t *testing.T, dir string) { flip(t, dir, "*.sst") },
+		"tables gone":       func(t *testing.T, dir string) { remove(t, dir, "*.sst") },
 		"zero-length value log": func(t *testing.T, dir string) {
 			check(t, os.WriteFile(filepath.Join(dir, "cache", "000099.vlog"), nil, 0o600))
 		},

@@ -1,0 +1,185 @@
+package till
+
+import (
+	"time"
+
+	"yupos/ledgercache"
+	"yupos/ledgercache/money"
+	"yupos/ledgercache/payment"
+)
+
+// Terminal is all there is to know about this terminal, as GET /v1/terminal answers it.
+type Terminal struct {
+	TerminalID   string       `json:"terminal_id"`
+	MerchantID   string       `json:"merchant_id"`
+	Merchant     string       `json:"merchant"`
+	Link         LinkInfo     `json:"link"`
+	Clock        ClockInfo    `json:"clock"`
+	Exposure     Amounts      `json:"exposure"`
+	Limits       Limits       `json:"limits"`
+	Queue        Amounts      `json:"queue"`
+	Devices      []Device     `json:"devices"`
+	Warnings     []Warning    `json:"warnings"`
+	Shift        *ShiftInfo   `json:"shift"`
+	OfflineReady OfflineReady `json:"offline_ready"`
+	Book         BookInfo     `json:"book"`
+}
+
+// LinkInfo is the line to the ledger.
+type LinkInfo struct {
+	State  string    `json:"state"` // up or down
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason"`
+	Text   string    `json:"text"`
+	TextEN string    `json:"text_en"`
+}
+
+// ClockInfo is how far the clock can be trusted. Until the ledger's signed time is known it is not trusted offline.
+type ClockInfo struct {
+	Trusted     bool  `json:"trusted"`
+	ErrorMillis int64 `json:"error_ms"`
+}
+
+// Amounts are money, how many trades, and the oldest of them.
+type Amounts struct {
+	Fen      money.Fen  `json:"fen"`
+	Count    int        `json:"count"`
+	OldestAt *time.Time `json:"oldest_at"`
+}
+
+// Limits are what this terminal may take, in fen.
+type Limits struct {
+	PaymentFen money.Fen `json:"payment_fen"`
+	OfflineFen money.Fen `json:"offline_payment_fen"`
+}
+
+// Warning is something that a person should look at.
+type Warning struct {
+	Code   string `json:"code"`
+	Text   string `json:"text"`
+	TextEN string `json:"text_en"`
+}
+
+// ShiftInfo is the open shift with what settled in it.
+type ShiftInfo struct {
+	ID          string    `json:"id"`
+	Number      uint64    `json:"number"`
+	OperatorID  string    `json:"operator_id"`
+	OpenedAt    time.Time `json:"opened_at"`
+	Count       int       `json:"count"`
+	TotalFen    money.Fen `json:"total_fen"`
+	RefundCount int       `json:"refund_count"`
+	RefundFen   money.Fen `json:"refund_fen"`
+}
+
+// OfflineReady says whether the shop could sell offline right now, and what is missing by its name.
+type OfflineReady struct {
+	OK      bool     `json:"ok"`
+	Missing []string `json:"missing"`
+}
+
+// BookInfo is where the journal stands and how far the ledger holds it.
+type BookInfo struct {
+	Epoch    string `json:"epoch"`
+	Sequence uint64 `json:"sequence"`
+	Head     string `json:"head"`
+	Anchored uint64 `json:"anchored"`
+}
+
+// Terminal reads everything at once. Nothing in it asks the network or a device.
+func (t *Till) Terminal() (Terminal, error) {
+	link := t.o.Link.State()
+	out := Terminal{
+		TerminalID: t.o.Shop.TerminalID, MerchantID: t.o.Shop.MerchantID, Merchant: t.o.Shop.DisplayName,
+		Link:         LinkInfo{State: "down", Since: link.Since.In(ledgercache.Shanghai), Reason: link.Reason, Text: link.Text, TextEN: link.TextEN},
+		Limits:       Limits{PaymentFen: money.Max},
+		Devices:      []Device{},
+		Warnings:     []Warning{},
+		OfflineReady: OfflineReady{Missing: []string{"POLICY_STALE", "DENY_LIST_STALE", "CLOCK_UNTRUSTED"}},
+	}
+	if link.Up {
+		out.Link.State = "up"
+	}
+	if t.o.Devices != nil {
+		out.Devices = t.o.Devices()
+	}
+	var err error
+	if out.Queue, err = t.queue(); err != nil {
+		return out, err
+	}
+	if out.Shift, err = t.shift(); err != nil {
+		return out, err
+	}
+	here, anchored := t.book.Position(), ledgercache.Cursor{}
+	if anchored, err = t.book.Cursor(); err != nil {
+		return out, err
+	}
+	out.Book = BookInfo{Epoch: here.Epoch, Sequence: here.Sequence, Head: here.Head, Anchored: anchored.Sequence}
+	out.Warnings, err = t.warnings(link, out.Devices)
+	return out, err
+}
+
+// queue is what the ledger still has to say: trades that were sent or shown and have not ended, and open refunds.
+func (t *Till) queue() (Amounts, error) {
+	var q Amounts
+	open, err := t.book.OpenTrades()
+	if err != nil {
+		return q, err
+	}
+	for _, p := range open {
+		if p.State == payment.NotPay && p.Mode == payment.AtCounter {
+			continue
+		}
+		q.add(p.TotalFen, p.CreatedAt)
+	}
+	refunds, err := t.book.OpenRefunds()
+	for _, f := range refunds {
+		q.add(f.RefundFen, f.CreatedAt)
+	}
+	return q, err
+}
+
+func (a *Amounts) add(fen money.Fen, at time.Time) {
+	a.Count++
+	a.Fen += fen // bounded by how many trades can be open; each is at most 2^32 fen
+	if at = at.In(ledgercache.Shanghai); a.OldestAt == nil || at.Before(*a.OldestAt) {
+		a.OldestAt = &at
+	}
+}
+
+func (t *Till) shift() (*ShiftInfo, error) {
+	s, ok, err := t.book.Shift()
+	if err != nil || !ok {
+		return nil, err
+	}
+	return &ShiftInfo{
+		ID: s.ID, Number: s.Number, OperatorID: s.OperatorID, OpenedAt: s.OpenedAt.In(ledgercache.Shanghai),
+		Count: s.Count, TotalFen: s.TotalFen, RefundCount: s.RefundCount, RefundFen: s.RefundFen,
+	}, nil
+}
+
+func (t *Till) warnings(link LinkState, devices []Device) ([]Warning, error) {
+	list := []Warning{}
+	if err := t.book.Err(); err != nil {
+		list = append(list, Warning{"BOOK_STOPPED", "账本停止写入，停止收款，请联系客服", "The book takes no more entries; stop selling and call support"})
+	}
+	if !link.Up {
+		list = append(list, Warning{"LINK_DOWN", "网络断开：动态码仍可出示，付款结果恢复后确认", "The line is down: dynamic codes still show, results follow when it is back"})
+	}
+	for _, d := range devices {
+		if d.State != "ok" {
+			list = append(list, Warning{"DEVICE_" + d.State, d.Name + "：" + d.Text, d.Name + ": " + d.TextEN})
+		}
+	}
+	alarms, err := t.book.Alarms(5)
+	for _, a := range alarms {
+		list = append(list, Warning{a.Code, "账本答复与本机记录矛盾，请核对 " + a.TradeNo, "The ledger contradicts this book, check " + a.TradeNo})
+	}
+	t.mu.Lock()
+	notice := t.notice
+	t.mu.Unlock()
+	if notice.ZH != "" {
+		list = append(list, Warning{"SCAN_NOT_WANTED", notice.ZH, notice.EN})
+	}
+	return list, err
+}
