@@ -149,6 +149,37 @@ func TestGoldenBytes(t *testing.T) {
 	}
 }
 
+func TestSomePrintersNeedTheSizeOfChineseTextApart(t *testing.T) {
+	p := profiles["58mm"]
+	p.KanjiSize = true
+	b, err := encode(*new(Document).Text(Style{Double: true}, "大").Text(Style{Tall: true}, "高"), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "kanji-size", readable(t, b))
+}
+
+func TestProfilesThatContradictThemselvesAreRefused(t *testing.T) {
+	for name, spoil := range map[string]func(*Profile){
+		"no columns":              func(p *Profile) { p.Columns = 0 },
+		"columns beyond the dots": func(p *Profile) { p.Columns = 96 },
+		"no rows in a band":       func(p *Profile) { p.BandRows = 0 },
+		"modules of 17 dots":      func(p *Profile) { p.MaxQRDots = 17 },
+		"no fence":                func(p *Profile) { p.Fence = "" },
+	} {
+		p := profiles["58mm"]
+		spoil(&p)
+		if err := p.Check(); !errors.Is(err, ErrProfile) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, p := range profiles {
+		if err := p.Check(); err != nil || p.Name != name {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestEncodingLeavesThePrinterAsItWas(t *testing.T) {
 	p := profiles["80mm"]
 	one, err := Encode(*new(Document).Text(Style{Bold: true, Double: true, Center: true}, "x"), p)

@@ -30,7 +30,7 @@ type Config struct {
 	// Path is a tty, best by a stable name (/dev/serial/by-id/…), a link to
 	// one, or tcp://host:port.
 	Path string
-	Baud int // 9600
+	Baud int // bits a second; 9600. The kernel rounds a rate that the line does not have.
 	// Settle is how long the line must be silent after it was opened before it
 	// counts as connected; what comes in meanwhile is discarded. 50 ms.
 	Settle time.Duration
@@ -47,7 +47,7 @@ const (
 )
 
 func (cfg Config) withDefaults() Config {
-	if cfg.Baud == 0 {
+	if cfg.Baud <= 0 {
 		cfg.Baud = 9600
 	}
 	if cfg.Settle == 0 {

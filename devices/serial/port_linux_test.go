@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -603,4 +604,28 @@ func (b *syncBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
+}
+
+func TestEveryTroubleHasItsWords(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		err  error
+		want [2]string
+	}{
+		{"no such device", &os.PathError{Op: "open", Err: unix.ENOENT}, textAbsent},
+		{"a driver without its device", &os.PathError{Op: "open", Err: unix.ENXIO}, textAbsent},
+		{"a printer server that is switched off", unix.ECONNREFUSED, textAbsent},
+		{"no permission", &os.PathError{Op: "open", Err: unix.EACCES}, textDenied},
+		{"exclusive for another program", &os.PathError{Op: "open", Err: unix.EBUSY}, textBusy},
+		{"locked by another program", fmt.Errorf("open: %w", ErrBusy), textBusy},
+		{"vanished", errors.Join(ErrLost, unix.EIO), textLost},
+		{"not a line", ErrNotDevice, textNoDevice},
+		{"anything else", unix.ENOMEM, textFault},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := words(c.err); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
 }
