@@ -3,6 +3,7 @@ package paycode
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
 
@@ -10,7 +11,8 @@ import (
 )
 
 // Digits returns the eight confirmation digits that a customer reads out when no scanner is at hand: the dynamic truncation
-// of RFC 4226 §5.3 over HMAC-SHA-256, modulo 10^8. Compare them in constant time, and journal the try before comparing.
+// of RFC 4226 §5.3 over HMAC-SHA-256, modulo 10^8. Compare them by [SameDigits], and journal the try before
+// comparing.
 func Digits(secret [32]byte, terminalID, orderULID string, amount money.Fen) (string, error) {
 	order, ok := ParseULID(orderULID)
 	if !ok {
@@ -30,6 +32,11 @@ func Digits(secret [32]byte, terminalID, orderULID string, amount money.Fen) (st
 	offset := sum[len(sum)-1] & 0x0F
 	code := binary.BigEndian.Uint32(sum[offset:]) & 0x7FFF_FFFF
 	return fmt.Sprintf("%08d", code%100_000_000), nil
+}
+
+// SameDigits compares typed digits with the right ones, in a time that does not tell how many are right.
+func SameDigits(typed, want string) bool {
+	return len(want) == 8 && subtle.ConstantTimeCompare([]byte(typed), []byte(want)) == 1
 }
 
 // isTerminalID says whether s is a terminal id: eight digits.

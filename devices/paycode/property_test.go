@@ -213,5 +213,8 @@ func TestDigitsAreEightAndDependOnEverything(t *testing.T) {
 		if other == base || len(other) != 8 {
 			t.Errorf("%s: %s and %s", name, base, other)
 		}
+		if SameDigits(other, base) || SameDigits(base[:7], base) || SameDigits("", "") || !SameDigits(base, base) {
+			t.Error("compared wrongly")
+		}
 	}
 }

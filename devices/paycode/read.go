@@ -87,12 +87,22 @@ func ReadFile(data []byte, l Limits) (text, symbology string, err error) {
 	if !l.allow(config.Width, config.Height) {
 		return "", "", fmt.Errorf("%w: %d by %d pixels", ErrPicture, config.Width, config.Height)
 	}
+	if format == "jpeg" && bytes.Count(data, jpegScan) > maxScans {
+		return "", "", fmt.Errorf("%w: more than %d scans", ErrPicture, maxScans)
+	}
 	img, _, err := image.Decode(bytes.NewReader(data))
 	if err != nil || !l.allow(img.Bounds().Dx(), img.Bounds().Dy()) {
 		return "", "", fmt.Errorf("%w: damaged file", ErrPicture)
 	}
 	return climb(toGrey(img), deadline)
 }
+
+// jpegScan is the marker that begins a scan of a JPEG file; within the scans these bytes do not occur. A scan of a few bytes
+// can go over all pixels, so a file of a hundred thousand of them would keep the decoder busy for minutes. Cameras write one
+// scan, progressive files about ten.
+var jpegScan = []byte{0xFF, 0xDA}
+
+const maxScans = 64
 
 // readable are the formats promised; other packages of a program may register more.
 var readable = map[string]bool{"png": true, "jpeg": true, "gif": true, "bmp": true}

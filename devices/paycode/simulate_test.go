@@ -299,6 +299,29 @@ func TestAnInvertedCodeIsRead(t *testing.T) {
 	}
 }
 
+// scanBomb is a progressive JPEG of 4096 by 4096 pixels with scans of 41 bytes that each go over all of them.
+func scanBomb(scans int) []byte {
+	b := []byte{0xFF, 0xD8, 0xFF, 0xC2, 0, 11, 8, 0x10, 0, 0x10, 0, 1, 1, 0x11, 0}
+	for _, table := range []struct{ id, symbol byte }{{0, 0}, {0x10, 0xE0}} {
+		b = append(append(append(b, 0xFF, 0xC4, 0, 20, table.id, 1), make([]byte, 15)...), table.symbol)
+	}
+	b = append(append(b, 0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 0, 1), make([]byte, 4096*4096/64/8)...)
+	for range scans - 1 {
+		b = append(append(b, 0xFF, 0xDA, 0, 8, 1, 1, 0, 1, 63, 0), make([]byte, 31)...)
+	}
+	return append(b, 0xFF, 0xD9)
+}
+
+func TestAFileOfAHundredThousandScansIsRefusedAtOnce(t *testing.T) {
+	start := time.Now()
+	if _, _, err := ReadFile(scanBomb(100_000), FileLimits); !errors.Is(err, ErrPicture) {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
 // endless is a picture that claims to be as large as numbers go.
 type endless struct{ image.Image }
 
