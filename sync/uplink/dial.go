@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -147,7 +148,6 @@ func reasonOf(err error) string {
 	var handshake *handshakeError
 	var closed *websocket.CloseError
 	var asked *refusal
-	var alert tls.AlertError
 	var unresolved *net.DNSError
 	switch {
 	case errors.As(err, &asked):
@@ -168,7 +168,7 @@ func reasonOf(err error) string {
 			return ReasonBusy
 		}
 		return ReasonClosed
-	case errors.As(err, &alert), isTLS(err):
+	case isTLS(err):
 		return ReasonTLS
 	case errors.As(err, &unresolved):
 		return ReasonNoAddress
@@ -193,8 +193,16 @@ func reasonOfSocket(err error) string {
 	return ReasonClosed
 }
 
+// isTLS reports whether the handshake failed, here or there. crypto/tls has no type for most of its errors, only a prefix.
 func isTLS(err error) bool {
 	var record tls.RecordHeaderError
 	var verify *tls.CertificateVerificationError
-	return errors.As(err, &record) || errors.As(err, &verify)
+	var alert *net.OpError
+	switch {
+	case errors.As(err, &record), errors.As(err, &verify):
+		return true
+	case errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error"):
+		return true
+	}
+	return strings.Contains(err.Error(), "tls: ")
 }

@@ -337,6 +337,7 @@ type pipes struct {
 	mu     sync.Mutex
 	down   bool
 	open   []net.Conn
+	tried  func() // called with mu held
 }
 
 var errDown = errors.New("network is down")
@@ -356,6 +357,9 @@ func (n *pipes) Dial(ctx context.Context, url string) (Conn, error) {
 	d := gorillaDialer{websocket.Dialer{Subprotocols: []string{wire.Subprotocol}, NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		if n.tried != nil {
+			n.tried()
+		}
 		if n.down {
 			return nil, errDown
 		}
