@@ -51,6 +51,15 @@ func (b *backoff) short(now time.Time) bool {
 	return b.since.IsZero() || now.Sub(b.since) < shortOutage
 }
 
+// dialLimit is how long a try that begins at now may take. A short outage is tried often, but every third try has the
+// patience for a line so slow that it would never come up otherwise.
+func (b *backoff) dialLimit(now time.Time) time.Duration {
+	if b.short(now) && b.tries%3 != 2 {
+		return dialShort
+	}
+	return dialLong
+}
+
 func (b *backoff) jitter(most time.Duration) time.Duration {
 	return time.Duration(b.random() * float64(most))
 }

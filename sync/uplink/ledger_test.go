@@ -56,7 +56,7 @@ func (p *peer) say(id, re uint64, body any) {
 
 // ledger is a small ledger for tests: it records what it hears and answers through on, or else as a friendly ledger does.
 type ledger struct {
-	t        *testing.T
+	t        testing.TB
 	heard    chan message
 	welcomed chan *peer
 
@@ -71,7 +71,7 @@ type ledger struct {
 	upgrades int
 }
 
-func newLedger(t *testing.T) *ledger {
+func newLedger(t testing.TB) *ledger {
 	return &ledger{t: t, heard: make(chan message, 4096), welcomed: make(chan *peer, 64), trades: map[string]wire.Outcome{}, welcome: wire.Welcome{Version: 1}}
 }
 
@@ -204,7 +204,7 @@ func next[T any](l *ledger) (*T, message) {
 
 // shop is a terminal with a book of its own and a line.
 type shop struct {
-	t    *testing.T
+	t    testing.TB
 	book *ledgercache.Book
 	dir  string
 	opts Options
@@ -212,7 +212,7 @@ type shop struct {
 	stop func()
 }
 
-func openBook(t *testing.T, dir string) *ledgercache.Book {
+func openBook(t testing.TB, dir string) *ledgercache.Book {
 	t.Helper()
 	b, err := ledgercache.Open(context.Background(), ledgercache.Options{Dir: dir, Key: [32]byte{7}, TerminalID: "10000001", ShiftAutoOpen: true})
 	if err != nil {
@@ -221,7 +221,7 @@ func openBook(t *testing.T, dir string) *ledgercache.Book {
 	return b
 }
 
-func newShop(t *testing.T, dialer Dialer, change ...func(*Options)) *shop {
+func newShop(t testing.TB, dialer Dialer, change ...func(*Options)) *shop {
 	t.Helper()
 	s := &shop{t: t, dir: t.TempDir()}
 	s.opts = Options{URLs: []string{"ws://ledger/terminal/v1"}, TerminalID: "10000001", MerchantID: "653000053310001", Software: "test", Dialer: dialer}
@@ -387,7 +387,7 @@ func (n *pipes) cut(down bool) {
 }
 
 // world is a ledger and a shop over pipes, for synctest.
-func world(t *testing.T, change ...func(*ledger)) (*ledger, *shop, *pipes) {
+func world(t testing.TB, change ...func(*ledger)) (*ledger, *shop, *pipes) {
 	t.Helper()
 	l := newLedger(t)
 	for _, c := range change {
@@ -407,12 +407,12 @@ func world(t *testing.T, change ...func(*ledger)) (*ledger, *shop, *pipes) {
 
 // authority is a CA for tests over real TLS.
 type authority struct {
-	t    *testing.T
+	t    testing.TB
 	cert *x509.Certificate
 	key  ed25519.PrivateKey
 }
 
-func newAuthority(t *testing.T) *authority {
+func newAuthority(t testing.TB) *authority {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

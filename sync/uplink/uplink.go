@@ -133,7 +133,7 @@ func (u *Uplink) keep(ctx context.Context, dialer Dialer) error {
 	for turn := 0; ; {
 		url := u.opts.URLs[turn%len(u.opts.URLs)]
 		began, lived := u.now(), time.Duration(0)
-		conn, welcome, err := u.connect(ctx, dialer, url, retry.short(began))
+		conn, welcome, err := u.connect(ctx, dialer, url, retry.dialLimit(began))
 		if err == nil {
 			up := u.now()
 			err = u.talk(ctx, conn, welcome)
@@ -206,11 +206,7 @@ func (u *Uplink) pause(ctx context.Context, wait time.Duration) error {
 }
 
 // connect dials one address and says hello.
-func (u *Uplink) connect(ctx context.Context, dialer Dialer, url string, short bool) (Conn, *wire.Welcome, error) {
-	limit := dialLong
-	if short {
-		limit = dialShort
-	}
+func (u *Uplink) connect(ctx context.Context, dialer Dialer, url string, limit time.Duration) (Conn, *wire.Welcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	conn, err := dialer.Dial(ctx, url)
