@@ -6,96 +6,160 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
+	"sync"
 )
 
 // The HEAD file has two slots, each in a block of its own, written in turn: one of them is whole whatever is torn.
 const (
-	slotBytes   = 128
-	slotStride  = 4096
-	slotMagic   = "YUPOSHED"
-	headWitness = "HEAD"
+	headMagic  = "YUPOSHED"
+	slotBytes  = 512
+	slotStride = 4096
+	slotMAC    = slotBytes - sha256.Size
+	headBytes  = slotStride + slotBytes
 )
 
-// slots is the HEAD file: the journal's own witness of what was durable.
+// slots is the HEAD file of one directory: the journal's own witness of what was durable.
 type slots struct {
-	file    *os.File
-	key     []byte
+	fs    FS
+	dir   string
+	key   []byte
+	heads []Head // that verified at opening
+	bad   int    // slots that hold something that does not verify
+	found bool
+
+	mu      sync.Mutex // guards what follows
+	file    File       // nil until the first write
 	counter uint64
-	heads   []Head // that verified at opening
-	last    Head
+	last    Head // written by this process
 }
 
-// openSlots opens or makes the HEAD file. A slot that does not verify says nothing.
-func openSlots(o Options) (*slots, error) {
+// readSlots reads the HEAD file of a directory and changes nothing. A slot that does not verify says nothing.
+func readSlots(fs FS, dir string, o Options) (*slots, error) {
 	key, err := hkdf.Key(sha256.New, o.Key[:], nil, o.TerminalID+"yupos-journal-head-v1", 32)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(o.Dir, "HEAD"), os.O_CREATE|os.O_RDWR, 0o600)
+	s := &slots{fs: fs, dir: dir, key: key}
+	f, err := fs.OpenFile(filepath.Join(dir, "HEAD"), os.O_RDONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return s, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	s := &slots{file: f, key: key}
-	raw := make([]byte, slotBytes)
+	defer f.Close()
+	s.found = true
 	for i := range int64(2) {
-		if _, err := f.ReadAt(raw, i*slotStride); errors.Is(err, io.EOF) {
-			continue
-		} else if err != nil {
-			f.Close()
+		raw := make([]byte, slotBytes)
+		if _, err := f.ReadAt(raw, i*slotStride); err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
-		if string(raw[:8]) != slotMagic || !hmac.Equal(s.mac(raw[:72]), raw[72:104]) {
-			continue
+		if err := s.take(raw); err != nil {
+			return nil, err
 		}
-		s.counter = max(s.counter, binary.BigEndian.Uint64(raw[8:]))
-		s.heads = append(s.heads, Head{Epoch: [16]byte(raw[16:32]), Sequence: binary.BigEndian.Uint64(raw[32:]), Hash: [32]byte(raw[40:72])})
 	}
 	return s, nil
 }
 
-func (s *slots) mac(data []byte) []byte {
-	m := hmac.New(sha256.New, s.key)
-	m.Write(data)
-	return m.Sum(nil)
+func (s *slots) take(raw []byte) error {
+	if allZero(raw) {
+		return nil
+	}
+	if string(raw[:8]) == headMagic && hmac.Equal(mac(s.key, raw[:slotMAC]), raw[slotMAC:]) {
+		if v := binary.BigEndian.Uint16(raw[8:]); v != version {
+			return fmt.Errorf("%w: HEAD of version %d", ErrVersion, v)
+		}
+		s.counter = max(s.counter, binary.BigEndian.Uint64(raw[16:]))
+		s.heads = append(s.heads, Head{Epoch: [16]byte(raw[24:]), Sequence: binary.BigEndian.Uint64(raw[40:]), Hash: [32]byte(raw[48:])})
+		return nil
+	}
+	s.bad++
+	return nil
 }
 
-func (s *slots) witnesses() []Witness {
+func (s *slots) witnesses(name string) []Witness {
 	var list []Witness
 	for _, h := range s.heads {
-		list = append(list, Witness{Name: headWitness, Sequence: h.Sequence, Hash: h.Hash, HasHash: true})
+		list = append(list, Witness{Name: name, Sequence: h.Sequence, Hash: h.Hash, HasHash: true})
 	}
 	return list
 }
 
-// write makes a head durable in the older slot. A head that was written last is not written again.
+// synced is the highest sequence that the slots have seen durable.
+func (s *slots) synced() uint64 {
+	var highest uint64
+	for _, h := range s.heads {
+		highest = max(highest, h.Sequence)
+	}
+	return highest
+}
+
+// write makes a head durable in the older slot. A head that this process wrote last is not written again.
 func (s *slots) write(h Head) error {
-	if h == s.last {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file != nil && h == s.last {
 		return nil
 	}
+	if err := s.create(); err != nil {
+		return fmt.Errorf("HEAD: %w", err)
+	}
 	raw := make([]byte, slotBytes)
-	copy(raw, slotMagic)
-	binary.BigEndian.PutUint64(raw[8:], s.counter+1)
-	copy(raw[16:], h.Epoch[:])
-	binary.BigEndian.PutUint64(raw[32:], h.Sequence)
-	copy(raw[40:], h.Hash[:])
-	copy(raw[72:], s.mac(raw[:72]))
+	copy(raw, headMagic)
+	binary.BigEndian.PutUint16(raw[8:], version)
+	binary.BigEndian.PutUint64(raw[16:], s.counter+1)
+	copy(raw[24:], h.Epoch[:])
+	binary.BigEndian.PutUint64(raw[40:], h.Sequence)
+	copy(raw[48:], h.Hash[:])
+	copy(raw[slotMAC:], mac(s.key, raw[:slotMAC]))
 	s.counter++
 	if _, err := s.file.WriteAt(raw, int64(s.counter%2)*slotStride); err != nil {
-		return err
+		return fmt.Errorf("HEAD: %w", err)
 	}
-	if err := s.file.Sync(); err != nil {
-		return err
+	if err := s.file.Datasync(); err != nil {
+		return fmt.Errorf("HEAD: sync: %w", err)
 	}
 	s.last = h
 	return nil
 }
 
-func (s *slots) close() { s.file.Close() }
+// create opens the file and, where it is new or short, writes it through.
+func (s *slots) create() error {
+	if s.file != nil {
+		return nil
+	}
+	f, err := s.fs.OpenFile(filepath.Join(s.dir, "HEAD"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	s.file = f
+	size, err := f.Size()
+	if err != nil || size >= headBytes {
+		return err
+	}
+	if _, err := f.WriteAt(make([]byte, headBytes-size), size); err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), s.fs.SyncDir(s.dir))
+}
 
-// fdatasync makes the content of a preallocated file durable without its times.
-func fdatasync(f *os.File) error { return unix.Fdatasync(int(f.Fd())) }
+func (s *slots) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file != nil {
+		s.file.Close() // what was to be durable is synced
+	}
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}

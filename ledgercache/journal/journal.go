@@ -1,12 +1,15 @@
 // Package journal is the truth on disk: an append-only file of sealed, chained batches of records.
 //
-// Guarantees: Append returns only when its batch is durable, with one write and one sync; a batch is read back whole and
-// as it was written, or its damage is named; no key and nonce ever seal two texts, because every opening begins a new
-// segment with a key of its own; a write or sync that fails seals the journal in this process for good. Damage, and a
-// tail that a witness proves to be lost, open the journal read-only: nothing is skipped and nothing is repaired by guess.
+// Guarantees: Append returns only when its batch is durable, with one write and one sync for each copy; a batch is read
+// back whole and as it was written, or its damage is named; no key and nonce ever seal two texts, because every opening
+// begins a new segment with a key of its own; a write or sync that fails seals the journal in this process for good and is
+// never tried again. Damage, and a tail that a witness proves to be lost, open the journal read-only: nothing is skipped
+// and nothing is repaired by guess.
 //
-// The package knows bytes, not money. Append is for one writer; every other method may be called at any time beside it.
-// FORMAT.md specifies the bytes.
+// Duties: one goroutine at a time calls Append (others wait for it); every other method may be called at any time beside
+// it. The owner of derived state passes what it has seen as a Witness, and starts a new process when Append says ErrSealed.
+//
+// The package knows bytes, not money. FORMAT.md specifies the bytes, DESIGN.md says why they are so.
 package journal
 
 import (
@@ -15,21 +18,24 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/oklog/ulid/v2"
-	"golang.org/x/sys/unix"
 )
 
 // Limits of a batch and of a segment.
 const (
 	MaxRecords   = 4096    // records in one batch
-	MaxBatch     = 1 << 20 // bytes of one batch before sealing
+	MaxBatch     = 1 << 20 // bytes of one batch before sealing: 4 for each record, and the record
 	segmentBytes = 4 << 20 // of a segment unless Options say otherwise
-	idleHead     = 50 * time.Millisecond
+)
+
+// The head is written as a witness when nothing was appended for idleHead, and at the latest every busyHead.
+const (
+	idleHead = 50 * time.Millisecond
+	busyHead = time.Second
 )
 
 // Errors of the journal.
@@ -38,22 +44,24 @@ var (
 	ErrSealed = errors.New("journal: sealed after a failed write")
 	// ErrReadOnly says that the journal was opened read-only, wrapped around why.
 	ErrReadOnly = errors.New("journal: read-only")
-	// ErrDamaged names a place that does not verify although what follows, or a witness, proves that it once did.
+	// ErrDamaged names a place that does not verify although what follows, or its own completeness, proves that it once did.
 	ErrDamaged = errors.New("journal: damaged")
 	// ErrTailLost says that batches which a witness saw durable are gone from the end.
 	ErrTailLost = errors.New("journal: tail lost")
-	// ErrForked says that a witness saw other content at the same sequence.
+	// ErrForked says that a witness or the mirror has another batch at the same sequence.
 	ErrForked = errors.New("journal: forked")
-	// ErrKey says that the first segment does not verify with this key and terminal.
+	// ErrKey says that nothing in the directory verifies with this key and terminal.
 	ErrKey = errors.New("journal: wrong key, or not this terminal's journal")
 	// ErrVersion names a format that this version does not know; the file is left untouched.
 	ErrVersion = errors.New("journal: format of another version")
 	// ErrLocked says that another process has the directory.
 	ErrLocked = errors.New("journal: in use by another process")
-	// ErrTooLarge says that a batch is over MaxRecords or MaxBatch, or empty.
+	// ErrTooLarge says that a batch is over MaxRecords or MaxBatch, or empty. Nothing was written.
 	ErrTooLarge = errors.New("journal: batch empty or too large")
-	// ErrMirror says that a mirror was asked for, which this version does not have.
-	ErrMirror = errors.New("journal: a mirror is not available in this version")
+	// ErrMirror says that the mirror failed and is left out until an opening has refilled it.
+	ErrMirror = errors.New("journal: mirror left out")
+	// ErrOptions says that the options cannot be used.
+	ErrOptions = errors.New("journal: unusable options")
 	// ErrClosed says that the journal was closed.
 	ErrClosed = errors.New("journal: closed")
 )
@@ -75,268 +83,356 @@ type Witness struct {
 
 // Options say which journal to open.
 type Options struct {
-	Dir          string
-	Mirror       string // must be empty: see ErrMirror
-	Key          [32]byte
-	TerminalID   string // 8 characters
-	SegmentBytes int64  // 0 = 4 MiB
+	Dir        string
+	Mirror     string // a directory on another device; its parent must exist. "" = none
+	Key        [32]byte
+	TerminalID string // 8 characters
+	// SegmentBytes is the length to which a segment is written through, 0 = 4 MiB, at least 16 KiB. A larger batch gets a
+	// larger segment.
+	SegmentBytes int64
 	Witnesses    []Witness
+	FS           FS // nil = the operating system's
 	Log          *slog.Logger
+	NewEpoch     func() [16]byte // nil = a ULID
+	// BeginEpoch begins a new epoch that names the old head, as a restored or imported book must.
+	BeginEpoch bool
 }
 
 // Report is what opening found and did.
 type Report struct {
 	Created   bool   // there was no journal
+	First     uint64 // sequence of the first record that is here; above 1 where archives were moved away
 	Records   uint64 // sequence of the last record
 	Segments  int
 	Rewritten int    // batches above the last synced witness that were written and synced again before they were believed
-	CutBytes  int64  // length of a torn tail that was cut; it had never been answered
+	TornBytes int64  // length of a torn tail that was found
+	CutBytes  int64  // length of the torn tail that was cut; it had never been answered
 	CutAside  string // where its bytes are kept
-	Problem   error  // why the journal is read-only
+	Cuts      []Cut  // every cut that is recorded in the journal, oldest first
+	HeadBad   int    // slots of HEAD files that did not verify; one may be torn by a crash
+	HeadGone  bool   // there are segments, and no HEAD beside them
+	Refilled  []string
+	MirrorErr error // why the mirror is left out
+	Problem   error // why the journal is read-only; a *Damage
 }
 
 // Journal is an open journal.
 type Journal struct {
-	o    Options
-	log  *slog.Logger
-	lock *os.File
+	o       Options
+	log     *slog.Logger
+	primary *shelf
+	from    *shelf // where is read
 
-	mu       sync.Mutex
-	segments []*segment // oldest first; the last one is written to, unless read-only
-	head     Head
-	err      error // sealed, read-only or closed
-	closed   bool
-	slots    *slots
-	idle     *time.Timer
+	writing sync.Mutex // held by whoever writes to a segment; guards the next three
+	buf     []byte
+	offset  int64
+	batches uint64
+
+	mu        sync.Mutex // guards what follows; held for moments only
+	mirror    *shelf     // nil if there is none or it is left out
+	mirrorErr error
+	segments  []*segment // oldest first; the last one is written to, unless read-only
+	size      int64      // of the last one
+	head      Head
+	err       error // sealed, read-only or closed
+	closed    bool
+	pulse     pulse
 }
 
 // Open opens the journal in o.Dir, or makes one. The opening rules stand in FORMAT.md. An error means that nothing was
-// opened and nothing changed; a journal that is damaged or has lost its tail opens, and ReadOnly says why.
+// opened, and that nothing was changed if it is one of this package; a journal that is damaged or has lost its tail opens,
+// and ReadOnly says why.
 func Open(o Options) (*Journal, Report, error) {
-	if o.Mirror != "" {
-		return nil, Report{}, ErrMirror
+	o, err := o.complete()
+	if err != nil {
+		return nil, Report{}, err
 	}
-	if len(o.TerminalID) != 8 {
-		return nil, Report{}, fmt.Errorf("%w: terminal id %q", ErrKey, o.TerminalID)
+	j := &Journal{o: o, log: o.Log, primary: &shelf{name: "primary", path: o.Dir, fs: o.FS}}
+	j.from = j.primary
+	if err := o.FS.Mkdir(o.Dir, true); err != nil {
+		return nil, Report{}, fmt.Errorf("journal: %w", err)
+	}
+	if j.primary.lock, err = o.FS.Lock(filepath.Join(o.Dir, "LOCK"), false); err != nil {
+		return nil, Report{}, err
+	}
+	report, err := j.open()
+	if err != nil {
+		j.release()
+		return nil, report, fmt.Errorf("open journal: %w", err)
+	}
+	return j, report, nil
+}
+
+func (o Options) complete() (Options, error) {
+	if len(o.TerminalID) != 8 || o.Dir == "" || o.Mirror == o.Dir {
+		return o, fmt.Errorf("%w: directory %q, mirror %q, terminal id %q", ErrOptions, o.Dir, o.Mirror, o.TerminalID)
 	}
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = segmentBytes
 	}
+	if o.SegmentBytes < 16<<10 {
+		return o, fmt.Errorf("%w: segments of %d bytes", ErrOptions, o.SegmentBytes)
+	}
+	if o.FS == nil {
+		o.FS = osFS{}
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, Report{}, err
+	if o.NewEpoch == nil {
+		o.NewEpoch = func() [16]byte { return ulid.MustNew(ulid.Now(), rand.Reader) }
 	}
-	lock, err := lockDir(o.Dir)
-	if err != nil {
-		return nil, Report{}, err
-	}
-	j := &Journal{o: o, log: o.Log, lock: lock}
-	report, err := j.open()
-	if err != nil {
-		j.release()
-		return nil, report, err
-	}
-	j.idle = time.AfterFunc(time.Hour, j.writeHeadWhenIdle)
-	j.idle.Stop()
-	return j, report, nil
-}
-
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%w: %s", ErrLocked, dir)
-	}
-	return f, nil
-}
-
-func (j *Journal) open() (Report, error) {
-	var r Report
-	found, err := findSegments(j.o)
-	if err != nil {
-		return r, err
-	}
-	if j.slots, err = openSlots(j.o); err != nil {
-		return r, err
-	}
-	if len(found) == 0 {
-		return j.create(r)
-	}
-	s := &survey{o: j.o, report: &r, witnesses: append(j.slots.witnesses(), j.o.Witnesses...)}
-	err = s.run(found)
-	j.segments, j.head = s.good, s.head
-	r.Records, r.Segments = j.head.Sequence, len(j.segments)
-	if errors.Is(err, ErrKey) || errors.Is(err, ErrVersion) {
-		return r, err
-	}
-	if err != nil {
-		r.Problem = err
-		j.err = fmt.Errorf("%w: %w", ErrReadOnly, err)
-		return r, nil
-	}
-	if err := s.confirm(); err != nil {
-		return r, err
-	}
-	if err := j.slots.write(j.head); err != nil {
-		return r, err
-	}
-	return r, j.newSegment()
-}
-
-// create begins a journal: a fresh epoch and segment 1. A witness that saw records proves that there was one.
-func (j *Journal) create(r Report) (Report, error) {
-	for _, w := range append(j.slots.witnesses(), j.o.Witnesses...) {
-		if w.Sequence > 0 {
-			r.Problem = fmt.Errorf("%w: %s saw sequence %d, and there is no journal", ErrTailLost, w.Name, w.Sequence)
-			j.err = fmt.Errorf("%w: %w", ErrReadOnly, r.Problem)
-			return r, nil
-		}
-	}
-	r.Created = true
-	j.head.Epoch = ulid.MustNew(ulid.Now(), rand.Reader)
-	return r, j.newSegment()
-}
-
-// newSegment begins the next segment, preallocated and durable with its name, before anything is written to it.
-func (j *Journal) newSegment() error {
-	number := uint32(1)
-	if n := len(j.segments); n > 0 {
-		number = j.segments[n-1].number + 1
-	}
-	s, err := createSegment(j.o, number, j.head)
-	if err != nil {
-		return fmt.Errorf("segment %d: %w", number, err)
-	}
-	j.segments = append(j.segments, s)
-	return nil
+	return o, nil
 }
 
 // Append makes the records durable as one batch, in order, and returns the sequence of the first. After any error of
 // writing the journal is sealed: nothing is known of the tail, and only a new opening can tell.
 func (j *Journal) Append(records [][]byte) (first uint64, err error) {
-	plain, err := pack(records)
+	packed, err := packedBytes(records)
 	if err != nil {
 		return 0, err
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.err != nil {
-		return 0, j.err
+	j.writing.Lock()
+	defer j.writing.Unlock()
+	need := int64(frameBytes + packed + tagBytes)
+	head, seg, size, err := j.present()
+	if err != nil {
+		return 0, err
 	}
-	s := j.segments[len(j.segments)-1]
-	if !s.fits(len(plain)) {
-		if err := errors.Join(s.finish(), j.newSegment()); err != nil {
+	if j.offset+need > size {
+		if err := j.rotate(need); err != nil {
 			return 0, j.seal(err)
 		}
-		s = j.segments[len(j.segments)-1]
+		if head, seg, _, err = j.present(); err != nil {
+			return 0, err
+		}
 	}
-	first = j.head.Sequence + 1
-	head, err := s.append(j.head, plain, len(records))
-	if err != nil {
+	frame, next := seal(j.buf, seg.aead, j.batches+1, head, records, packed)
+	j.buf = frame
+	if err := j.put(frame); err != nil {
 		return 0, j.seal(err)
 	}
-	j.head = head
-	j.idle.Reset(idleHead)
-	return first, nil
+	j.offset, j.batches = j.offset+need, j.batches+1
+	j.mu.Lock()
+	j.head = next
+	j.beat()
+	j.mu.Unlock()
+	return head.Sequence + 1, nil
 }
 
-func (j *Journal) seal(cause error) error {
-	j.err = fmt.Errorf("%w: %w", ErrSealed, cause)
-	return j.err
-}
-
-// writeHeadWhenIdle makes the durable head a witness of itself once nothing was written for a moment.
-func (j *Journal) writeHeadWhenIdle() {
-	if err := j.SyncHead(); err != nil && !errors.Is(err, ErrClosed) {
-		j.log.Error("head not written", slog.Any("err", err))
-	}
-}
-
-// SyncHead makes the present head durable as a witness: at shift and day close, and when idle. A failure seals.
-func (j *Journal) SyncHead() error {
+// present is what the writer continues from, or why it may not.
+func (j *Journal) present() (Head, *segment, int64, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.err != nil {
-		return j.err
+		return Head{}, nil, 0, j.err
 	}
-	if err := j.slots.write(j.head); err != nil {
-		return j.seal(err)
+	return j.head, j.segments[len(j.segments)-1], j.size, nil
+}
+
+// put writes and syncs a frame in both copies at once. The mirror's failure leaves it out, the primary's is the answer.
+func (j *Journal) put(frame []byte) error {
+	mirror := j.mirrored()
+	if mirror == nil {
+		return j.primary.put(frame, j.offset)
 	}
+	failed := make(chan error, 1)
+	go func() { failed <- mirror.put(frame, j.offset) }()
+	err := j.primary.put(frame, j.offset)
+	if failure := <-failed; failure != nil {
+		j.leaveOut(failure)
+	}
+	return err
+}
+
+func (j *Journal) mirrored() *shelf {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.mirror
+}
+
+// leaveOut goes on without the mirror. Its files stay as they are until an opening refills them.
+func (j *Journal) leaveOut(cause error) {
+	j.mu.Lock()
+	m := j.mirror
+	j.mirror, j.mirrorErr = nil, fmt.Errorf("%w: %w", ErrMirror, cause)
+	j.mu.Unlock()
+	j.log.Error("journal mirror left out", slog.Any("err", cause))
+	if m != nil {
+		m.release()
+	}
+}
+
+// rotate ends the present segment and begins the next.
+func (j *Journal) rotate(need int64) error {
+	mirror := j.mirrored()
+	if err := finish(j.primary.file, j.offset); err != nil {
+		return err
+	}
+	if mirror != nil {
+		if err := finish(mirror.file, j.offset); err != nil {
+			j.leaveOut(err)
+		}
+	}
+	return j.begin(Cut{}, need)
+}
+
+// begin makes the next segment in both copies, durable with its name, before anything is written to it.
+func (j *Journal) begin(cut Cut, need int64) error {
+	j.mu.Lock()
+	h := header{number: 1, epoch: j.head.Epoch, before: j.head, cut: cut}
+	if n := len(j.segments); n > 0 {
+		h.number = j.segments[n-1].number + 1
+		h.before.Epoch = j.segments[n-1].epoch
+	}
+	j.mu.Unlock()
+	rand.Read(h.salt[:]) // never fails (crypto/rand)
+	aead, headerKey, err := keys(j.o.Key, j.o.TerminalID, h.salt, h.number)
+	if err != nil {
+		return err
+	}
+	raw := h.encode(j.o.TerminalID, headerKey)
+	size := max(j.o.SegmentBytes, headerBytes+need)
+	if err := j.primary.begin(h.number, raw, size); err != nil {
+		return fmt.Errorf("segment %d: %w", h.number, err)
+	}
+	if mirror := j.mirrored(); mirror != nil {
+		if err := mirror.begin(h.number, raw, size); err != nil {
+			j.leaveOut(fmt.Errorf("segment %d: %w", h.number, err))
+		}
+	}
+	j.offset, j.batches = headerBytes, 0
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.segments, j.size = append(j.segments, &segment{header: h, aead: aead}), size
 	return nil
 }
 
-// Head is the end of the durable chain.
+func (j *Journal) seal(cause error) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err == nil {
+		j.err = fmt.Errorf("%w: %w", ErrSealed, cause)
+		j.log.Error("journal sealed", slog.Any("err", cause))
+	}
+	return j.err
+}
+
+// Head is the end of the durable chain. It never waits for the disk.
 func (j *Journal) Head() Head {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.head
 }
 
-// ReadOnly is nil while the journal takes records, else why it does not.
+// ReadOnly is nil while the journal takes records, else why it does not: ErrReadOnly, ErrSealed or ErrClosed.
 func (j *Journal) ReadOnly() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.err
 }
 
-// Read calls fn for every durable record from the sequence on, in order, with the head of the record's batch. It holds
-// one batch in memory and sees what was durable when it began. An error of fn ends it and is returned.
+// Mirror is nil while the mirror has everything that was answered, or if there is none; else an ErrMirror that says why it
+// is left out.
+func (j *Journal) Mirror() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.mirrorErr
+}
+
+// Read calls fn for every durable record from the sequence on, in order, with the head of the record's batch. It verifies
+// what it reads, holds one batch in memory, and sees what was durable when it began. A record is valid only during the
+// call. An error of fn ends it and is returned as it is; ErrDamaged names what changed on the disk since the opening.
 func (j *Journal) Read(from uint64, fn func(seq uint64, head Head, record []byte) error) error {
 	j.mu.Lock()
-	last, segments := j.head.Sequence, append([]*segment(nil), j.segments...)
-	closed := j.closed
+	last, segments, closed := j.head.Sequence, j.segments, j.closed
 	j.mu.Unlock()
 	if closed {
 		return ErrClosed
 	}
-	for i, s := range segments {
-		if i+1 < len(segments) && segments[i+1].before.Sequence+1 <= from {
+	for i, seg := range segments {
+		if i+1 < len(segments) && segments[i+1].before.Sequence < from {
 			continue
 		}
-		if s.before.Sequence >= last {
+		if seg.before.Sequence >= last {
 			return nil
 		}
-		if err := s.read(last, from, fn); err != nil {
+		if err := readSegment(j.from, seg, from, last, fn); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Close writes the head, gives unused space back and releases the directory.
+func readSegment(d *shelf, seg *segment, from, last uint64, fn func(uint64, Head, []byte) error) error {
+	w, err := newWalker(d.fs, d.path, seg)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	defer w.close()
+	for w.head.Sequence < last {
+		b, err := w.next()
+		if errors.Is(err, errEnd) {
+			return nil
+		}
+		if errors.Is(err, ErrDamaged) {
+			return &Damage{Dir: d.name, Segment: seg.number, Offset: w.offset, Sequence: w.head.Sequence + 1, Err: err}
+		}
+		if err != nil {
+			return fmt.Errorf("journal: segment %d, offset %d: %w", seg.number, w.offset, err)
+		}
+		for i, record := range b.records {
+			if seq := b.first + uint64(i); seq >= from {
+				if err := fn(seq, b.head, record); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Close writes the head, gives unused space back and releases the directories. A journal that was sealed or read-only is
+// left as it is.
 func (j *Journal) Close() error {
+	j.writing.Lock()
+	defer j.writing.Unlock()
 	j.mu.Lock()
-	defer j.mu.Unlock()
 	if j.closed {
+		j.mu.Unlock()
 		return nil
 	}
 	j.closed = true
-	if j.idle != nil {
-		j.idle.Stop()
-	}
-	var err error
-	if j.err == nil {
-		err = errors.Join(j.slots.write(j.head), j.segments[len(j.segments)-1].finish())
+	healthy := j.err == nil
+	if healthy {
 		j.err = ErrClosed
+	}
+	j.mu.Unlock()
+	j.pulse.stop()
+	var err error
+	if healthy {
+		err = j.end()
 	}
 	j.release()
 	return err
 }
 
+// end makes the last state of both copies durable.
+func (j *Journal) end() error {
+	if mirror := j.mirrored(); mirror != nil {
+		if err := errors.Join(mirror.slots.write(j.head), finish(mirror.file, j.offset)); err != nil {
+			j.leaveOut(err)
+		}
+	}
+	return errors.Join(j.primary.slots.write(j.head), finish(j.primary.file, j.offset))
+}
+
 // release closes files; what was to be durable is so already.
 func (j *Journal) release() {
-	for _, s := range j.segments {
-		s.close()
+	if m := j.mirrored(); m != nil {
+		m.release()
 	}
-	if j.slots != nil {
-		j.slots.close()
-	}
-	j.lock.Close()
+	j.primary.release()
 }
 
 var _ io.Closer = (*Journal)(nil)

@@ -1,14 +1,7 @@
 package journal
 
 import (
-	"bytes"
-	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -17,253 +10,135 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
-// The layout of a segment (FORMAT.md).
+// Chunks in which files are written through and read.
 const (
-	magic       = "YUPOSJNL"
-	version     = 1
-	headerBytes = 128
-	frameBytes  = 48 // length, count, first sequence, previous head
-	tagBytes    = 16
-	zeroBlock   = 256 << 10
+	zeroChunk  = 256 << 10
+	readWindow = 64 << 10
 )
 
-// segment is one file: written by one process, sealed with a key that only it has.
+var errNoHeader = fmt.Errorf("%w: no header", ErrDamaged)
+
+// segment is what is known of one file: written by one process, sealed with a key that only that process had. It does
+// not change after it was made or surveyed, and holds no open file.
 type segment struct {
-	number uint32
-	before Head // the chain before its first batch
-	path   string
-	file   *os.File
-	aead   cipher.AEAD
-	size   int64 // preallocated
-	end    int64 // behind the last batch
-	count  uint64
+	header
+	aead cipher.AEAD
+	size int64 // of the file when it was surveyed
+	end  int64 // behind the last batch that verified
+	// unsure is where the first batch begins that no synced witness of its directory has seen, 0 if there is none.
+	unsure int64
+	after  Head
+}
+
+func (s *segment) start() Head {
+	return Head{Epoch: s.epoch, Sequence: s.before.Sequence, Hash: s.before.Hash}
 }
 
 func segmentPath(dir string, number uint32) string {
 	return filepath.Join(dir, fmt.Sprintf("%010d.seg", number))
 }
 
-// findSegments lists the numbers of the segments in the directory, which must follow each other without a gap.
-func findSegments(o Options) ([]uint32, error) {
-	entries, err := os.ReadDir(o.Dir)
+// segmentNumbers lists the segments of a directory in order.
+func segmentNumbers(fs FS, dir string) ([]uint32, error) {
+	entries, err := fs.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	var numbers []uint32
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), ".seg")
-		if !ok || len(name) != 10 {
-			continue
+		if n, err := strconv.ParseUint(name, 10, 32); ok && len(name) == 10 && err == nil && n > 0 {
+			numbers = append(numbers, uint32(n))
 		}
-		n, err := strconv.ParseUint(name, 10, 32)
-		if err != nil || n == 0 {
-			continue
-		}
-		numbers = append(numbers, uint32(n))
 	}
 	slices.Sort(numbers)
 	return numbers, nil
 }
 
-// keys derives the segment's own keys from the book key, its salt and its number.
-func keys(o Options, salt []byte, number uint32) (cipher.AEAD, []byte, error) {
-	info := append([]byte(o.TerminalID), binary.BigEndian.AppendUint32(nil, number)...)
-	sealKey, err := hkdf.Key(sha256.New, o.Key[:], salt, string(info)+"yupos-journal-v1", 32)
+// openSegment reads and authenticates a segment's header.
+func openSegment(fs FS, dir string, number uint32, o Options) (*segment, error) {
+	f, err := fs.OpenFile(segmentPath(dir, number), os.O_RDONLY, 0)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	macKey, err := hkdf.Key(sha256.New, o.Key[:], salt, string(info)+"yupos-journal-header-v1", 32)
+	defer f.Close()
+	raw := make([]byte, headerBytes)
+	n, err := f.ReadAt(raw, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, unreadable(err)
+	}
+	h, aead, err := decodeHeader(raw[:n], o)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	block, err := aes.NewCipher(sealKey)
-	if err != nil {
-		return nil, nil, err
+	if h.number != number {
+		return nil, fmt.Errorf("%w: the file of segment %d holds segment %d", ErrDamaged, number, h.number)
 	}
-	aead, err := cipher.NewGCM(block)
-	return aead, macKey, err
+	size, err := f.Size()
+	return &segment{header: h, aead: aead, size: size, end: headerBytes}, err
 }
 
-func mac16(key, data []byte) []byte {
-	m := hmac.New(sha256.New, key)
-	m.Write(data)
-	return m.Sum(nil)[:16]
-}
-
-// createSegment writes a new segment: zeros first, then the header, each synced, then the name.
-func createSegment(o Options, number uint32, before Head) (*segment, error) {
-	salt := make([]byte, 32)
-	if _, err := rand.Read(salt); err != nil {
-		return nil, err
-	}
-	aead, macKey, err := keys(o, salt, number)
+// createSegment makes a segment in a directory: written through with zeros so that later batches change no metadata
+// (storage.md B1), then the header, synced under another name, and only then given its own. So a segment's name never
+// stands over a header that was not durable.
+func createSegment(fs FS, dir string, number uint32, header []byte, size int64) (File, error) {
+	path := segmentPath(dir, number)
+	temporary := path + ".new"
+	f, err := fs.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	h := make([]byte, 0, headerBytes)
-	h = append(h, magic...)
-	h = binary.BigEndian.AppendUint16(h, version)
-	h = binary.BigEndian.AppendUint16(h, 0)
-	h = binary.BigEndian.AppendUint32(h, number)
-	h = append(h, o.TerminalID...)
-	h = append(h, before.Epoch[:]...)
-	h = append(h, salt...)
-	h = binary.BigEndian.AppendUint64(h, before.Sequence+1)
-	h = append(h, before.Hash[:]...)
-	h = append(h, mac16(macKey, h)...)
-	path := segmentPath(o.Dir, number)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
+	err = writeThrough(f, header, size)
+	if err == nil {
+		err = fs.Rename(temporary, path)
 	}
-	s := &segment{number: number, before: before, path: path, file: f, aead: aead, size: o.SegmentBytes, end: headerBytes}
-	if err := s.preallocate(h); err != nil {
+	if err == nil {
+		err = fs.SyncDir(dir)
+	}
+	if err != nil {
 		f.Close()
+		_ = fs.Remove(temporary) // only to give its space back
 		return nil, err
 	}
-	return s, syncDir(o.Dir)
+	return f, nil
 }
 
-// preallocate writes the whole file through once, so that later batches change no metadata (storage.md B1), and the
-// header last.
-func (s *segment) preallocate(header []byte) error {
-	zeros := make([]byte, zeroBlock)
-	for off := int64(0); off < s.size; off += zeroBlock {
-		if _, err := s.file.WriteAt(zeros[:min(zeroBlock, s.size-off)], off); err != nil {
+func writeThrough(f File, header []byte, size int64) error {
+	if err := writeAt(f, header, 0); err != nil {
+		return err
+	}
+	zeros := make([]byte, zeroChunk)
+	for off := int64(len(header)); off < size; off += zeroChunk {
+		if err := writeAt(f, zeros[:min(zeroChunk, size-off)], off); err != nil {
 			return err
 		}
 	}
-	if _, err := s.file.WriteAt(header, 0); err != nil {
+	return f.Sync()
+}
+
+func writeAt(f File, data []byte, off int64) error {
+	n, err := f.WriteAt(data, off)
+	if err == nil && n != len(data) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		return fmt.Errorf("write at %d, %d of %d bytes: %w", off, n, len(data), err)
+	}
+	return nil
+}
+
+// finish gives the space behind the last batch back. The batches are durable already.
+func finish(f File, end int64) error {
+	if err := f.Truncate(end); err != nil {
 		return err
 	}
-	return s.file.Sync()
+	return f.Sync()
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// openSegment reads and authenticates a segment's header.
-func openSegment(o Options, number uint32) (*segment, error) {
-	path := segmentPath(o.Dir, number)
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	s, err := readHeader(o, number, f)
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	s.path = path
-	return s, nil
-}
-
-func readHeader(o Options, number uint32, f *os.File) (*segment, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	h := make([]byte, headerBytes)
-	if _, err := f.ReadAt(h, 0); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	if string(h[:8]) != magic {
-		return nil, fmt.Errorf("%w: segment %d has no header", ErrDamaged, number)
-	}
-	if v := binary.BigEndian.Uint16(h[8:]); v != version {
-		return nil, fmt.Errorf("%w: segment %d is of version %d", ErrVersion, number, v)
-	}
-	aead, macKey, err := keys(o, h[40:72], number)
-	if err != nil {
-		return nil, err
-	}
-	if !hmac.Equal(mac16(macKey, h[:112]), h[112:]) || binary.BigEndian.Uint32(h[12:]) != number || string(h[16:24]) != o.TerminalID {
-		return nil, fmt.Errorf("%w: header of segment %d does not verify", ErrKey, number)
-	}
-	s := &segment{number: number, file: f, aead: aead, size: info.Size(), end: headerBytes}
-	s.before = Head{Epoch: [16]byte(h[24:40]), Sequence: binary.BigEndian.Uint64(h[72:]) - 1, Hash: [32]byte(h[80:112])}
-	return s, nil
-}
-
-// pack joins records into the text of one batch: each with its length in front.
-func pack(records [][]byte) ([]byte, error) {
-	size := 0
-	for _, r := range records {
-		size += 4 + len(r)
-	}
-	if len(records) == 0 || len(records) > MaxRecords || size > MaxBatch {
-		return nil, fmt.Errorf("%w: %d records, %d bytes", ErrTooLarge, len(records), size)
-	}
-	plain := make([]byte, 0, size)
-	for _, r := range records {
-		plain = binary.BigEndian.AppendUint32(plain, uint32(len(r)))
-		plain = append(plain, r...)
-	}
-	return plain, nil
-}
-
-// unpack splits the text of a batch into its records, which must be exactly count.
-func unpack(plain []byte, count int) ([][]byte, error) {
-	records := make([][]byte, 0, min(count, MaxRecords))
-	for len(plain) > 0 {
-		if len(plain) < 4 || len(records) == count {
-			return nil, fmt.Errorf("%w: records do not fill their batch", ErrDamaged)
-		}
-		n := binary.BigEndian.Uint32(plain)
-		if uint64(n) > uint64(len(plain)-4) {
-			return nil, fmt.Errorf("%w: a record is longer than its batch", ErrDamaged)
-		}
-		records = append(records, plain[4:4+n])
-		plain = plain[4+n:]
-	}
-	if len(records) != count {
-		return nil, fmt.Errorf("%w: %d records of %d", ErrDamaged, len(records), count)
-	}
-	return records, nil
-}
-
-func (s *segment) fits(plain int) bool {
-	return s.end+int64(frameBytes+plain+tagBytes) <= s.size || s.end == headerBytes
-}
-
-func nonce(batch uint64) []byte {
-	return binary.BigEndian.AppendUint64(make([]byte, 4, 12), batch)
-}
-
-func chain(before [32]byte, sealed []byte) [32]byte {
-	h := sha256.New()
-	h.Write(before[:])
-	h.Write(sealed)
-	return [32]byte(h.Sum(nil))
-}
-
-// append seals a batch and makes it durable: one write, one sync.
-func (s *segment) append(head Head, plain []byte, count int) (Head, error) {
-	frame := make([]byte, 0, frameBytes+len(plain)+tagBytes)
-	frame = binary.BigEndian.AppendUint32(frame, uint32(len(plain)+tagBytes))
-	frame = binary.BigEndian.AppendUint32(frame, uint32(count))
-	frame = binary.BigEndian.AppendUint64(frame, head.Sequence+1)
-	frame = append(frame, head.Hash[:]...)
-	s.count++
-	frame = s.aead.Seal(frame, nonce(s.count), plain, frame[:frameBytes])
-	if n, err := s.file.WriteAt(frame, s.end); err != nil || n != len(frame) {
-		return head, fmt.Errorf("write %d of %d bytes: %w", n, len(frame), errors.Join(err, io.ErrShortWrite))
-	}
-	if err := fdatasync(s.file); err != nil {
-		return head, fmt.Errorf("sync: %w", err)
-	}
-	s.end += int64(len(frame))
-	return Head{Epoch: head.Epoch, Sequence: head.Sequence + uint64(count), Hash: chain(head.Hash, frame[frameBytes:])}, nil
-}
-
-// batch is one verified batch.
+// batch is one verified batch. Its records are valid until the walker moves on.
 type batch struct {
 	offset, end int64
 	first       uint64
@@ -271,76 +146,118 @@ type batch struct {
 	records     [][]byte
 }
 
-// errNoBatch says that there is nothing more: the frame's length is zero, or the file ends.
-var errNoBatch = errors.New("no batch")
+// unreadable makes a sector that the disk cannot give back into damage, so that it is named like any other.
+func unreadable(err error) error {
+	if errors.Is(err, syscall.EIO) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
+}
 
-// batchAt reads and verifies the batch number n at offset, following before.
-func (s *segment) batchAt(offset int64, n uint64, before Head) (batch, error) {
-	b := batch{offset: offset, first: before.Sequence + 1}
-	if offset+frameBytes > s.size {
-		return b, errNoBatch
-	}
-	h := make([]byte, frameBytes)
-	if _, err := s.file.ReadAt(h, offset); err != nil {
-		return b, err
-	}
-	length, count := binary.BigEndian.Uint32(h), int(binary.BigEndian.Uint32(h[4:]))
-	if length == 0 && bytes.Equal(h, make([]byte, frameBytes)) {
-		return b, errNoBatch
-	}
-	b.end = offset + frameBytes + int64(length)
-	if length < tagBytes || length > MaxBatch+tagBytes || b.end > s.size || count < 1 || count > MaxRecords {
-		return b, fmt.Errorf("%w: impossible frame", ErrDamaged)
-	}
-	if binary.BigEndian.Uint64(h[8:]) != b.first || !bytes.Equal(h[16:48], before.Hash[:]) {
-		return b, fmt.Errorf("%w: frame does not follow its predecessor", ErrDamaged)
-	}
-	sealed := make([]byte, length)
-	if _, err := s.file.ReadAt(sealed, offset+frameBytes); err != nil {
-		return b, err
-	}
-	after := chain(before.Hash, sealed)
-	plain, err := s.aead.Open(sealed[:0], nonce(n), sealed, h)
+// errEnd says that no batch begins at the walker's offset: the file ends, or there are zeros where a frame would be.
+var errEnd = errors.New("end of batches")
+
+// walker reads the batches of a segment in order through a small window: one batch is in memory at a time.
+type walker struct {
+	f      File
+	seg    *segment
+	offset int64
+	n      uint64 // batches so far
+	head   Head   // after them
+
+	window  []byte
+	at      int64 // of the window in the file
+	plain   []byte
+	records [][]byte
+}
+
+func newWalker(fs FS, dir string, seg *segment) (*walker, error) {
+	f, err := fs.OpenFile(segmentPath(dir, seg.number), os.O_RDONLY, 0)
 	if err != nil {
-		return b, fmt.Errorf("%w: batch does not verify", ErrDamaged)
+		return nil, err
 	}
-	if b.records, err = unpack(plain, count); err != nil {
-		return b, err
+	return &walker{f: f, seg: seg, offset: headerBytes, head: seg.start()}, nil
+}
+
+func (w *walker) close() { w.f.Close() }
+
+// bytes gives up to n bytes at off, fewer where the file ends. They are valid until the next call.
+func (w *walker) bytes(off int64, n int) ([]byte, error) {
+	if off < w.at || off+int64(n) > w.at+int64(len(w.window)) {
+		want := max(n, readWindow)
+		if cap(w.window) < want {
+			w.window = make([]byte, want)
+		}
+		w.window = w.window[:cap(w.window)][:want]
+		got, err := w.f.ReadAt(w.window, off)
+		if err != nil && !errors.Is(err, io.EOF) {
+			w.window = w.window[:0]
+			return nil, unreadable(err)
+		}
+		w.window, w.at = w.window[:got], off
 	}
-	b.head = Head{Epoch: before.Epoch, Sequence: before.Sequence + uint64(count), Hash: after}
+	from := off - w.at
+	return w.window[from:min(from+int64(n), int64(len(w.window)))], nil
+}
+
+// next verifies the batch at the walker's offset and moves behind it. errEnd: there is none. ErrDamaged: it does not
+// verify, and the walker stays. Any other error is of the file.
+func (w *walker) next() (batch, error) {
+	raw, err := w.bytes(w.offset, frameBytes)
+	if err != nil {
+		return batch{}, err
+	}
+	if allZero(raw) {
+		return batch{}, errEnd
+	}
+	if len(raw) < frameBytes {
+		return batch{}, fmt.Errorf("%w: half a frame", ErrDamaged)
+	}
+	f, whole := decodeFrame(raw)
+	if !whole {
+		return batch{}, fmt.Errorf("%w: frame does not verify", ErrDamaged)
+	}
+	if f.first != w.head.Sequence+1 || f.before != w.head.Hash {
+		return batch{}, fmt.Errorf("%w: frame does not follow the one before", ErrDamaged)
+	}
+	return w.unseal(f)
+}
+
+func (w *walker) unseal(f frame) (batch, error) {
+	raw, err := w.bytes(w.offset, frameBytes+f.length)
+	if err != nil {
+		return batch{}, err
+	}
+	if len(raw) < frameBytes+f.length {
+		return batch{}, fmt.Errorf("%w: file ends in a batch", ErrDamaged)
+	}
+	w.plain, err = w.seg.aead.Open(w.plain[:0], nonce(w.n+1), raw[frameBytes:], raw[:frameBytes])
+	if err != nil {
+		return batch{}, fmt.Errorf("%w: batch does not verify", ErrDamaged)
+	}
+	if w.records, err = unpack(w.records[:0], w.plain, f.count); err != nil {
+		return batch{}, err
+	}
+	b := batch{offset: w.offset, end: w.offset + int64(len(raw)), first: f.first, records: w.records}
+	b.head = Head{Epoch: w.head.Epoch, Sequence: w.head.Sequence + uint64(f.count), Hash: chain(w.head.Hash, raw[frameBytes:])}
+	w.offset, w.n, w.head = b.end, w.n+1, b.head
 	return b, nil
 }
 
-// read calls fn for the records of the segment from the sequence on, up to last.
-func (s *segment) read(last, from uint64, fn func(uint64, Head, []byte) error) error {
-	offset, before := int64(headerBytes), s.before
-	for n := uint64(1); before.Sequence < last; n++ {
-		b, err := s.batchAt(offset, n, before)
-		if errors.Is(err, errNoBatch) {
-			return nil
+// written finds the last byte at or behind off that is not zero; -1 if there is none.
+func (w *walker) written(off int64) (last int64, err error) {
+	last = -1
+	for {
+		raw, err := w.bytes(off, readWindow)
+		if err != nil || len(raw) == 0 {
+			return last, err
 		}
-		if err != nil {
-			return fmt.Errorf("segment %d, offset %d, sequence %d: %w", s.number, offset, before.Sequence+1, err)
-		}
-		for i, record := range b.records {
-			if seq := b.first + uint64(i); seq >= from {
-				if err := fn(seq, b.head, record); err != nil {
-					return err
-				}
+		for i, c := range slices.Backward(raw) {
+			if c != 0 {
+				last = off + int64(i)
+				break
 			}
 		}
-		offset, before = b.end, b.head
+		off += int64(len(raw))
 	}
-	return nil
 }
-
-// finish gives unused space back. The content is durable already.
-func (s *segment) finish() error {
-	if err := s.file.Truncate(s.end); err != nil {
-		return err
-	}
-	s.size = s.end
-	return s.file.Sync()
-}
-
-func (s *segment) close() { s.file.Close() }

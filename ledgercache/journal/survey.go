@@ -1,274 +1,365 @@
 package journal
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 )
 
-// survey walks all segments at opening and decides what each byte is: a batch, a torn tail, a lost tail, damage.
+// sectorBytes is what a disk writes whole or not at all.
+const sectorBytes = 512
+
+// Damage names a place in the journal that is not what it once was, or where something is missing.
+type Damage struct {
+	Dir      string
+	Segment  uint32 // 0 = the whole journal
+	Offset   int64
+	Sequence uint64 // the first record that cannot be read
+	Behind   uint64 // the first record behind it of which is known that it was written; 0 = unknown
+	Witness  string // who saw it, if that is the proof
+	Err      error  // ErrDamaged, ErrTailLost or ErrForked, with the reason
+	known    uint64 // the highest sequence that the place proves to have been written
+}
+
+// Error says where, and what is provably lost.
+func (d *Damage) Error() string {
+	lost := fmt.Sprintf("sequence %d and later", d.Sequence)
+	switch {
+	case d.Behind > d.Sequence:
+		lost = fmt.Sprintf("sequence %d to %d, and what follows", d.Sequence, d.Behind-1)
+	case d.Behind == d.Sequence:
+		lost = fmt.Sprintf("foreign bytes before sequence %d", d.Sequence)
+	}
+	who := ""
+	if d.Witness != "" {
+		who = fmt.Sprintf(" (witness: %s)", d.Witness)
+	}
+	return fmt.Sprintf("%v: %s, segment %d, offset %d: %s%s", d.Err, d.Dir, d.Segment, d.Offset, lost, who)
+}
+
+// Unwrap gives the sentinel and its reason.
+func (d *Damage) Unwrap() error { return d.Err }
+
+// survey is one directory's chain as far as it verifies, and why it ends there. Surveying changes nothing.
 type survey struct {
-	o         Options
-	report    *Report
-	witnesses []Witness
-	good      []*segment // as far as they verify
-	head      Head
-	// unsure is where, in the last segment, the first batch begins that no synced witness has seen; -1 if there is none.
-	unsure int64
-	seen   map[uint64][32]byte // heads at the sequences of witnesses
+	dir      *shelf
+	slots    *slots
+	segments []*segment // that verify, in order
+	head     Head
+	torn     *Cut    // bytes behind the last batch that a torn write explains
+	stale    bool    // the segment before the last still holds a tail whose cut is recorded already
+	fault    *Damage // why the chain ends before its end
+	batches  int     // above the synced witness, in the last segment
+	cuts     []Cut   // recorded in headers
 }
 
-// run verifies every batch. Its error is why the journal must not be written: ErrDamaged, ErrTailLost, ErrForked, or why
-// it cannot be opened at all: ErrKey, ErrVersion, or of the operating system.
-func (s *survey) run(numbers []uint32) error {
-	s.unsure, s.seen = -1, map[uint64][32]byte{}
-	for i, number := range numbers {
-		last := i == len(numbers)-1
-		if i > 0 && number != numbers[i-1]+1 {
-			return fmt.Errorf("%w: segment %d is missing, sequence %d and later", ErrDamaged, numbers[i-1]+1, s.head.Sequence+1)
-		}
-		err := s.segment(number, i == 0, last)
-		if errors.Is(err, errUnborn) {
-			continue
+// take surveys a directory. The error is ErrKey, ErrVersion or the operating system's; anything else is a fault.
+func take(d *shelf, o Options) (*survey, error) {
+	s := &survey{dir: d}
+	var err error
+	if s.slots, err = readSlots(d.fs, d.path, o); err != nil {
+		return nil, err
+	}
+	numbers, err := segmentNumbers(d.fs, d.path)
+	if err != nil {
+		return nil, err
+	}
+	headers, broken, err := s.headers(numbers, o)
+	if err != nil {
+		return nil, err
+	}
+	for i, seg := range headers {
+		if seg == nil {
+			s.fault = s.damage(numbers[i], 0, fmt.Errorf("header: %w", asDamage(broken[i])))
+		} else {
+			var next *segment
+			last := i == len(headers)-1
+			if !last {
+				next = headers[i+1]
+			}
+			err = s.segment(seg, next, last)
 		}
 		if err != nil {
-			return err
+			return nil, err
+		}
+		if s.fault != nil {
+			s.nameBehind(headers[i+1:])
+			break
 		}
 	}
-	return s.hear()
+	return s, nil
 }
 
-// errUnborn says that the last segment was still being made when its process died: nothing was ever answered from it.
-var errUnborn = errors.New("unborn segment")
+// asDamage turns a header that fails to verify where others do into what it is.
+func asDamage(err error) error {
+	if errors.Is(err, ErrKey) {
+		return fmt.Errorf("%w: does not verify", ErrDamaged)
+	}
+	return err
+}
 
-func (s *survey) segment(number uint32, first, last bool) error {
-	seg, err := openSegment(s.o, number)
-	if err != nil {
+// headers reads all headers. A header that does not verify is nil, with its error; if nothing at all verifies, the key is
+// wrong.
+func (s *survey) headers(numbers []uint32, o Options) ([]*segment, []error, error) {
+	list, broken := make([]*segment, len(numbers)), make([]error, len(numbers))
+	var wrongKey error
+	proved := len(s.slots.heads) > 0
+	for i, n := range numbers {
+		seg, err := openSegment(s.dir.fs, s.dir.path, n, o)
 		switch {
-		case errors.Is(err, ErrVersion) || !first && !last && errors.Is(err, ErrKey):
-			return err
-		case last && (errors.Is(err, ErrDamaged) || errors.Is(err, ErrKey)) && s.unborn(number):
-			return s.bury(number)
-		case errors.Is(err, ErrKey) && !first:
-			return fmt.Errorf("%w: header of segment %d, sequence %d and later", ErrDamaged, number, s.head.Sequence+1)
-		case first && errors.Is(err, ErrDamaged):
-			return fmt.Errorf("%w: header of segment %d", ErrDamaged, number)
+		case err == nil:
+			list[i], proved = seg, true
+		case errors.Is(err, ErrKey):
+			broken[i], wrongKey = err, fmt.Errorf("segment %d: %w", n, err)
+		case errors.Is(err, ErrDamaged):
+			broken[i] = err
+		default:
+			return nil, nil, fmt.Errorf("segment %d: %w", n, err)
 		}
-		return err
 	}
-	if first {
-		s.head = seg.before
-	} else if seg.before != s.head {
-		seg.close()
-		return fmt.Errorf("%w: segment %d begins at sequence %d, the one before ends at %d", ErrDamaged, number, seg.before.Sequence+1, s.head.Sequence)
+	if wrongKey != nil && !proved {
+		return nil, nil, wrongKey
 	}
-	s.good = append(s.good, seg)
-	return s.batches(seg, last)
+	return list, broken, nil
 }
 
-// unborn reports whether a last segment can hold nothing: no byte behind its header was ever written.
-func (s *survey) unborn(number uint32) bool {
-	f, err := os.Open(segmentPath(s.o.Dir, number))
+func (s *survey) damage(number uint32, offset int64, err error) *Damage {
+	d := &Damage{Dir: s.dir.name, Segment: number, Offset: offset, Sequence: s.head.Sequence + 1, Err: err, known: s.head.Sequence}
+	if offset > 0 {
+		d.known++ // something was written there
+	}
+	return d
+}
+
+// nameBehind says from the next header that verifies what was written behind a fault.
+func (s *survey) nameBehind(rest []*segment) {
+	for _, seg := range rest {
+		if seg == nil || seg.before.Sequence < s.head.Sequence {
+			continue
+		}
+		if s.fault.Behind == 0 {
+			s.fault.Behind = seg.before.Sequence + 1
+		}
+		s.fault.known = max(s.fault.known, seg.before.Sequence)
+	}
+}
+
+// segment follows one segment, which must continue the chain.
+func (s *survey) segment(seg, next *segment, last bool) error {
+	if n := len(s.segments); n > 0 {
+		before := s.segments[n-1]
+		if seg.number != before.number+1 {
+			s.fault = s.damage(before.number+1, 0, fmt.Errorf("%w: segment is missing", ErrDamaged))
+			return nil
+		}
+		if seg.before != s.head {
+			s.fault = s.damage(before.number, before.end, fmt.Errorf("%w: segment %d continues after sequence %d, not %d",
+				ErrDamaged, seg.number, seg.before.Sequence, s.head.Sequence))
+			return nil
+		}
+	}
+	if seg.cut.Segment != 0 {
+		s.cuts = append(s.cuts, seg.cut)
+	}
+	s.segments, s.head, s.batches = append(s.segments, seg), seg.start(), 0
+	w, err := newWalker(s.dir.fs, s.dir.path, seg)
 	if err != nil {
-		return false
-	}
-	defer f.Close()
-	rest, err := zeroFrom(f, headerBytes)
-	return err == nil && rest
-}
-
-// bury keeps the bytes of an unborn segment aside and frees its number.
-func (s *survey) bury(number uint32) error {
-	path := segmentPath(s.o.Dir, number)
-	aside := path + ".unborn"
-	if err := errors.Join(os.Rename(path, aside), syncDir(s.o.Dir)); err != nil {
 		return err
 	}
-	s.report.CutAside = aside
-	return errUnborn
+	defer w.close()
+	err = s.walk(w)
+	seg.end, seg.after = w.offset, w.head
+	if errors.Is(err, errEnd) || errors.Is(err, ErrDamaged) {
+		err = s.tail(w, next, last, err)
+	}
+	if errors.Is(err, ErrDamaged) { // a sector that cannot be read
+		s.fault, err = s.damage(seg.number, w.offset, err), nil
+	}
+	return err
 }
 
-func (s *survey) batches(seg *segment, last bool) error {
-	synced := s.syncedWitness()
-	offset := int64(headerBytes)
-	for n := uint64(1); ; n++ {
-		b, err := seg.batchAt(offset, n, s.head)
-		if errors.Is(err, errNoBatch) {
-			err = s.tail(seg, offset, last, nil)
-			seg.end, seg.count = offset, n-1
-			return err
-		}
-		if errors.Is(err, ErrDamaged) {
-			seg.end, seg.count = offset, n-1
-			return s.tail(seg, offset, last, err)
-		}
+func (s *survey) walk(w *walker) error {
+	synced := s.slots.synced()
+	for {
+		b, err := w.next()
 		if err != nil {
 			return err
 		}
-		if b.head.Sequence > synced && s.unsure < 0 && last {
-			s.unsure = offset
-		}
-		if b.head.Sequence > synced && !last {
-			// The process that began the next segment had believed this one, so it was rewritten and synced then.
-			s.unsure = -1
-		}
-		s.note(b)
-		offset, s.head = b.end, b.head
-		if last && b.head.Sequence > synced {
-			s.report.Rewritten++
-		}
-	}
-}
-
-func (s *survey) note(b batch) {
-	for _, w := range s.witnesses {
-		if w.Sequence == b.head.Sequence {
-			s.seen[w.Sequence] = b.head.Hash
-		}
-	}
-}
-
-// syncedWitness is the highest sequence that something synced has seen. The cache is no such thing.
-func (s *survey) syncedWitness() uint64 {
-	var highest uint64
-	for _, w := range s.witnesses {
-		if w.Name == headWitness && w.Sequence > highest {
-			highest = w.Sequence
-		}
-	}
-	return highest
-}
-
-// tail judges what stands at offset, behind the last batch that verifies. cause is nil where no frame begins there.
-func (s *survey) tail(seg *segment, offset int64, last bool, cause error) error {
-	empty, err := zeroFrom(seg.file, offset)
-	if err != nil {
-		return err
-	}
-	if empty {
-		return nil
-	}
-	if cause == nil {
-		cause = fmt.Errorf("%w: bytes behind the last batch", ErrDamaged)
-	}
-	where := fmt.Errorf("segment %d, offset %d, sequence %d and later: %w", seg.number, offset, s.head.Sequence+1, cause)
-	if !last {
-		return where
-	}
-	if at, found := s.validBehind(seg, offset); found {
-		return fmt.Errorf("%w (a later batch verifies at offset %d)", where, at)
-	}
-	for _, w := range s.witnesses {
-		if w.Sequence > s.head.Sequence {
-			return fmt.Errorf("%w: %s saw sequence %d: %w", ErrTailLost, w.Name, w.Sequence, where)
-		}
-	}
-	return s.cut(seg, offset)
-}
-
-// validBehind looks for a batch that verifies behind a place that does not: then the place is damage, not a torn end.
-func (s *survey) validBehind(seg *segment, offset int64) (int64, bool) {
-	rest := make([]byte, seg.size-offset)
-	if _, err := seg.file.ReadAt(rest, offset); err != nil && !errors.Is(err, io.EOF) {
-		return 0, false
-	}
-	const farthest = 1 << 16 // batches that one segment can hold behind the place
-	for at := 1; at+frameBytes+tagBytes <= len(rest); at++ {
-		h := rest[at : at+frameBytes]
-		length, count, first := binary.BigEndian.Uint32(h), binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint64(h[8:])
-		if length < tagBytes || length > MaxBatch+tagBytes || int(length) > len(rest)-at-frameBytes || count < 1 || count > MaxRecords ||
-			first <= s.head.Sequence || first > s.head.Sequence+farthest*MaxRecords {
-			continue
-		}
-		sealed := rest[at+frameBytes : at+frameBytes+int(length)]
-		for n := seg.count + 1; n < seg.count+1+min(farthest, uint64(len(rest)/(frameBytes+tagBytes))+1); n++ {
-			if _, err := seg.aead.Open(nil, nonce(n), sealed, h); err == nil {
-				return offset + int64(at), true
+		if b.head.Sequence > synced {
+			s.batches++
+			if w.seg.unsure == 0 {
+				w.seg.unsure = b.offset
 			}
 		}
+		s.head = b.head
 	}
-	return 0, false
 }
 
-// cut removes a torn tail: it lies above every witness and was never answered. Its bytes are kept.
-func (s *survey) cut(seg *segment, offset int64) error {
-	tail := make([]byte, seg.size-offset)
-	if _, err := seg.file.ReadAt(tail, offset); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	tail = bytes.TrimRight(tail, "\x00")
-	aside := fmt.Sprintf("%s.torn-%d", seg.path, offset)
-	if err := writeDurably(aside, tail); err != nil {
-		return err
-	}
-	if err := errors.Join(seg.file.Truncate(offset), seg.file.Sync(), syncDir(filepath.Dir(seg.path))); err != nil {
-		return err
-	}
-	seg.size = offset
-	s.report.CutBytes, s.report.CutAside = int64(len(tail)), aside
-	return nil
-}
-
-func writeDurably(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+// tail judges what stands behind the last batch of a segment that verifies. Only the last segment may end in a torn
+// write: a segment is begun when all before it is durable.
+func (s *survey) tail(w *walker, next *segment, last bool, cause error) error {
+	at := w.offset
+	end, err := w.written(at)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// hear holds the whole chain against every witness.
-func (s *survey) hear() error {
-	for _, w := range s.witnesses {
-		if w.Sequence > s.head.Sequence {
-			return fmt.Errorf("%w: %s saw sequence %d, the journal ends at %d", ErrTailLost, w.Name, w.Sequence, s.head.Sequence)
-		}
-		if hash, ok := s.seen[w.Sequence]; w.HasHash && w.Sequence > 0 && ok && hash != w.Hash {
-			return fmt.Errorf("%w: %s saw other content at sequence %d", ErrForked, w.Name, w.Sequence)
-		}
+	if end < 0 {
+		return nil
 	}
+	if errors.Is(cause, errEnd) {
+		cause = fmt.Errorf("%w: bytes behind the last batch", ErrDamaged)
+	}
+	if next != nil && next.cut.Segment == w.seg.number && next.cut.Offset == at {
+		s.stale = true // the cut is decided and recorded, only the file was not shortened
+		return nil
+	}
+	fault := s.damage(w.seg.number, at, cause)
+	if !last {
+		s.fault = fault
+		return nil
+	}
+	behind, err := s.behind(w, end)
+	if err != nil {
+		return err
+	}
+	if behind != 0 {
+		fault.Behind, fault.known, s.fault = behind, behind, fault
+		return nil
+	}
+	torn, err := tornWrite(w, end)
+	if err != nil {
+		return err
+	}
+	if !torn {
+		fault.Err = fmt.Errorf("%w, and no sector of it is missing: it was written whole once", cause)
+		s.fault = fault
+		return nil
+	}
+	s.torn = &Cut{Segment: w.seg.number, Offset: at, Length: end + 1 - at}
 	return nil
 }
 
-// confirm writes the batches above the last synced witness again, in place, and syncs them: a tail that lived only in the
-// page cache is never believed. It then gives the unused space of the last segment back.
-func (s *survey) confirm() error {
-	if len(s.good) == 0 {
-		return nil
+// tornWrite reports whether a write that was cut off explains what stands behind the last batch. Only one batch is ever on
+// its way, into space that is zero, so: nothing lies beyond that batch, and a piece of it is missing, up to the end of a
+// sector or of the batch. What is complete and does not verify was written once and has changed since.
+func tornWrite(w *walker, end int64) (bool, error) {
+	at := w.offset
+	if end >= at+maxFrame {
+		return false, nil
 	}
-	seg := s.good[len(s.good)-1]
-	if s.unsure >= 0 {
-		data := make([]byte, seg.end-s.unsure)
-		if _, err := seg.file.ReadAt(data, s.unsure); err != nil {
-			return err
-		}
-		if _, err := seg.file.WriteAt(data, s.unsure); err != nil {
-			return err
-		}
+	raw, err := w.bytes(at, frameBytes)
+	if err != nil {
+		return false, err
 	}
-	return seg.finish()
-}
-
-// zeroFrom reports whether the file holds nothing but zeros from the offset on.
-func zeroFrom(f *os.File, offset int64) (bool, error) {
-	buf := make([]byte, zeroBlock)
-	zeros := make([]byte, zeroBlock)
-	for {
-		n, err := f.ReadAt(buf, offset)
-		if !bytes.Equal(buf[:n], zeros[:n]) {
+	if len(raw) < frameBytes {
+		return true, nil
+	}
+	limit := at + frameBytes
+	if f, whole := decodeFrame(raw); whole {
+		limit += int64(f.length)
+		if f.first != w.head.Sequence+1 || f.before != w.head.Hash || end >= limit {
 			return false, nil
 		}
-		if errors.Is(err, io.EOF) {
-			return true, nil
-		}
+	}
+	return missing(w, at, limit)
+}
+
+// missing reports whether some sector's share of the range ends in zero, or in the end of the file.
+func missing(w *walker, from, to int64) (bool, error) {
+	for p := from; p < to; {
+		q := min(p-p%sectorBytes+sectorBytes, to)
+		raw, err := w.bytes(q-1, 1)
 		if err != nil {
 			return false, err
 		}
-		offset += int64(n)
+		if len(raw) == 0 || raw[0] == 0 {
+			return true, nil
+		}
+		p = q
 	}
+	return false, nil
+}
+
+// behind looks for a batch that verifies behind a place that does not, up to the last byte that is not zero, and answers
+// its first sequence, 0 if there is none. A batch is written only when the one before it is durable, so such a batch
+// proves damage.
+func (s *survey) behind(w *walker, end int64) (uint64, error) {
+	for at := w.offset + 1; at+frameBytes+tagBytes <= end+1+tagBytes; at++ {
+		raw, err := w.bytes(at, frameBytes)
+		if err != nil {
+			return 0, err
+		}
+		if len(raw) < frameBytes {
+			return 0, nil
+		}
+		f, whole := decodeFrame(raw)
+		if !whole || f.first <= w.head.Sequence {
+			continue
+		}
+		if raw, err = w.bytes(at, frameBytes+f.length); err != nil {
+			return 0, err
+		}
+		if len(raw) < frameBytes+f.length {
+			continue
+		}
+		farthest := w.n + 2 + uint64(at-w.offset)/(frameBytes+tagBytes) // no more batches than that fit between
+		for n := w.n + 1; n <= farthest; n++ {
+			if _, err := w.seg.aead.Open(nil, nonce(n), raw[frameBytes:], raw[:frameBytes]); err == nil {
+				return f.first, nil
+			}
+		}
+	}
+	return 0, nil
+}
+
+// hashAt gives the chain's hash after a sequence. ok is false where no batch ends there.
+func (s *survey) hashAt(sequence uint64) (hash [32]byte, ok bool, err error) {
+	for _, seg := range s.segments {
+		switch {
+		case sequence == seg.before.Sequence:
+			return seg.before.Hash, true, nil
+		case sequence == seg.after.Sequence:
+			return seg.after.Hash, true, nil
+		case sequence > seg.after.Sequence || sequence < seg.before.Sequence:
+			continue
+		}
+		w, err := newWalker(s.dir.fs, s.dir.path, seg)
+		if err != nil {
+			return hash, false, err
+		}
+		defer w.close()
+		for w.head.Sequence < sequence {
+			if _, err := w.next(); err != nil {
+				return hash, false, fmt.Errorf("segment %d, offset %d: %w", seg.number, w.offset, err)
+			}
+		}
+		return w.head.Hash, w.head.Sequence == sequence, nil
+	}
+	return hash, false, nil
+}
+
+// hear holds the chain against witnesses: one that saw more proves a lost tail, one that saw another head a fork.
+func (s *survey) hear(witnesses []Witness) (*Damage, error) {
+	for _, w := range witnesses {
+		if w.Sequence > s.head.Sequence {
+			d := s.damage(0, 0, fmt.Errorf("%w: the chain ends at sequence %d", ErrTailLost, s.head.Sequence))
+			if n := len(s.segments); n > 0 {
+				d.Segment, d.Offset = s.segments[n-1].number, s.segments[n-1].end
+			}
+			d.Behind, d.Witness = w.Sequence+1, w.Name
+			return d, nil
+		}
+		if !w.HasHash || w.Sequence == 0 || len(s.segments) == 0 || w.Sequence < s.segments[0].before.Sequence {
+			continue // nothing to compare, or it lies in an archive
+		}
+		hash, ok, err := s.hashAt(w.Sequence)
+		if err != nil {
+			return nil, err
+		}
+		if !ok || hash != w.Hash {
+			d := s.damage(0, 0, fmt.Errorf("%w: another head after sequence %d", ErrForked, w.Sequence))
+			d.Sequence, d.Witness = w.Sequence, w.Name
+			return d, nil
+		}
+	}
+	return nil, nil
 }
