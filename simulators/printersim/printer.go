@@ -42,6 +42,8 @@ type Options struct {
 	Path    string        // where the line is published
 	Dots    int           // printable width: 576 (80 mm paper, the default) or 384 (58 mm)
 	IdleGap time.Duration // a pause after which the paper is torn off; 0 means 1 s
+	// OnReceipt, unless nil, sees each receipt in the order of printing. The printer waits for it; it must not call back.
+	OnReceipt func(Receipt)
 }
 
 // Printer is one printer. Its exported methods may be called from any number of goroutines.

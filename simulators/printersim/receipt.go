@@ -88,6 +88,9 @@ func (p *Printer) finish(cut bool) {
 	if len(p.receipts) > keepReceipts {
 		p.receipts = slices.Delete(p.receipts, 0, 1)
 	}
+	if p.options.OnReceipt != nil {
+		p.options.OnReceipt(r)
+	}
 }
 
 func trimmed(lines []string) []string {
