@@ -185,16 +185,22 @@ func (g *grey) turned(degrees float64) *grey {
 	sin, cos := math.Sincos(degrees * math.Pi / 180)
 	w, h := float64(g.Width), float64(g.Height)
 	out := newGrey(int(w*math.Abs(cos)+h*math.Abs(sin))+1, int(w*math.Abs(sin)+h*math.Abs(cos))+1)
-	mx, my := float64(out.Width-1)/2, float64(out.Height-1)/2
+	const one = 1 << 16 // places in fixed point, advanced by a step from pixel to pixel
+	stepX, stepY := int(math.Round(cos*one)), int(math.Round(-sin*one))
 	for y := range out.Height {
-		for x := range out.Width {
-			dx, dy := float64(x)-mx, float64(y)-my
-			sx, sy := cos*dx+sin*dy+(w-1)/2, cos*dy-sin*dx+(h-1)/2
-			v := byte(255)
-			if sx >= -0.5 && sy >= -0.5 && sx <= w-0.5 && sy <= h-0.5 {
-				v = g.sample(sx, sy)
+		dx, dy := -float64(out.Width-1)/2, float64(y)-float64(out.Height-1)/2
+		sx, sy := int((cos*dx+sin*dy+(w-1)/2)*one), int((cos*dy-sin*dx+(h-1)/2)*one)
+		row := out.pix[y*out.Width : (y+1)*out.Width]
+		for x := range row {
+			ix, iy := sx>>16, sy>>16
+			row[x] = 255
+			if ix >= 0 && iy >= 0 && ix < g.Width-1 && iy < g.Height-1 {
+				fx, fy, at := sx&(one-1)>>8, sy&(one-1)>>8, iy*g.Width+ix
+				top := int(g.pix[at])*(256-fx) + int(g.pix[at+1])*fx
+				bottom := int(g.pix[at+g.Width])*(256-fx) + int(g.pix[at+g.Width+1])*fx
+				row[x] = byte((top*(256-fy) + bottom*fy + 1<<15) >> 16)
 			}
-			out.pix[y*out.Width+x] = v
+			sx, sy = sx+stepX, sy+stepY
 		}
 	}
 	return out

@@ -125,8 +125,8 @@ type rung struct {
 	try  func(*scene) (text, symbology string, ok bool)
 }
 
-// ladder is every attempt in the order of what it reads for its time. The order comes from measuring; see README.md of the
-// pictures it was measured on, and the read-rate test.
+// ladder is every attempt in the order of what it reads for its time. The order comes from measuring; DESIGN.md says on
+// what.
 var ladder = []rung{
 	{"global", onQR((*scene).plain, (*grey).global)},
 	{"code 128", onCode128((*scene).whole, false)},
@@ -134,6 +134,8 @@ var ladder = []rung{
 	{"inverted, global", onQR((*scene).inverted, (*grey).global)},
 	{"inverted, hybrid", onQR((*scene).inverted, (*grey).hybrid)},
 	{"code 128, harder", onCode128((*scene).whole, true)},
+	{"full size, hybrid", onQR((*scene).larger, (*grey).hybrid)},
+	{"full size, global", onQR((*scene).larger, (*grey).global)},
 	{"blurred, global", onQR((*scene).blurred, (*grey).global)},
 	{"adaptive 33", onQR((*scene).plain, window(33))},
 	{"blurred, adaptive 33", onQR((*scene).blurred, window(33))},
@@ -150,8 +152,6 @@ var ladder = []rung{
 	{"doubled, adaptive 65", onQR((*scene).doubled, window(65))},
 	{"padded, global", onQR((*scene).padded, (*grey).global)},
 	{"adaptive 129", onQR((*scene).plain, window(129))},
-	{"full size, hybrid", onQR((*scene).larger, (*grey).hybrid)},
-	{"full size, global", onQR((*scene).larger, (*grey).global)},
 	{"code 128, turned 15°", onCode128(turnedBars(15), true)},
 	{"code 128, turned −15°", onCode128(turnedBars(-15), true)},
 	{"code 128, turned 30°", onCode128(turnedBars(30), true)},

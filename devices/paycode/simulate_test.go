@@ -387,17 +387,40 @@ func ExampleReadGrey() {
 
 func TestTheFastThresholdIsTheLibrarysOwn(t *testing.T) {
 	p := must[Picture](t)(Draw("861234567890123459"))
-	flat := newGrey(64, 64)
-	for i, s := range simulatedShots(4) {
-		g := s.take(p).shrunk(1 + i%2)
-		want, wantErr := gozxing.NewGlobalHistgramBinarizer(g).GetBlackMatrix()
+	frames := []*grey{newGrey(40, 40), newGrey(39, 80)}
+	for i, s := range simulatedShots(5) {
+		frames = append(frames, s.take(p).shrunk(1+i%3))
+	}
+	noise := newGrey(171, 93)
+	rng := rand.New(rand.NewPCG(5, 5))
+	for i := range noise.pix {
+		noise.pix[i] = byte(rng.IntN(1 + i%256))
+	}
+	for i, g := range append(frames, noise) {
 		got, err := g.global()
-		if err != nil || wantErr != nil || got.String() != want.String() {
+		want, wantErr := gozxing.NewGlobalHistgramBinarizer(g).GetBlackMatrix()
+		if (err == nil) != (wantErr == nil) || err == nil && got.String() != want.String() {
 			t.Errorf("frame %d: another matrix, %v, %v", i, err, wantErr)
 		}
 	}
-	if _, err := flat.global(); !errors.Is(err, errNoContrast) {
+	if _, err := frames[0].global(); !errors.Is(err, errNoContrast) {
 		t.Errorf("a flat picture: %v", err)
+	}
+}
+
+func TestASmallCodeInALargePhotographIsRead(t *testing.T) {
+	const text = "861234567890123459"
+	p := must[Picture](t)(Draw(text))
+	code := toGrey(must2(png.Decode(bytes.NewReader(must2(p.PNG(3))))))
+	g := newGrey(3001, 2003)
+	for i := range g.pix {
+		g.pix[i] = byte(140 + i%3001/40)
+	}
+	for y := range code.Height {
+		copy(g.pix[(1200+y)*g.Width+1900:], code.pix[y*code.Width:(y+1)*code.Width])
+	}
+	if got, _, err := ReadGrey(g.pix, g.Width, g.Height, g.Width, FileLimits); got != text {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 
