@@ -68,8 +68,12 @@ func (t *talk) outcome(re uint64, o *wire.Outcome) {
 	t.settle(re)
 	a := answered(o)
 	a.To = r.op
-	if r.op == payment.OpPay && a.State == payment.PayError && a.Attempt == 0 {
+	switch {
+	case a.State != payment.PayError:
+	case r.op == payment.OpPay && a.Attempt == 0:
 		a.Attempt = r.attempt
+	case r.op == payment.OpQuery && a.Attempt > 0 && a.Attempt < r.attempt:
+		a.State = payment.NotFound // it knows the code before only: of the one that was asked for it has never heard
 	}
 	t.toBook(r.key, answer{trade: a})
 }

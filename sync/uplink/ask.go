@@ -79,7 +79,9 @@ func (t *talk) fileRefund(r payment.Refund) {
 		return
 	}
 	m := t.memory(r.RefundNo)
-	t.plan.put(r.RefundNo, true, step{op: opRefund, at: later(later(r.Due(), m.waiting), m.hold)})
+	now := t.u.now()
+	due := notBeyond(r.Due(), later(r.LastAskAt, r.CreatedAt), now)
+	t.plan.put(r.RefundNo, true, step{op: opRefund, at: later(later(due, m.waiting), m.hold)})
 }
 
 // refresh reads one piece of work again and files it.

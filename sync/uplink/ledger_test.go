@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -210,11 +211,15 @@ type shop struct {
 	opts Options
 	up   *Uplink
 	stop func()
+	skew atomic.Int64 // what the terminal's clock is ahead of the world's, in nanoseconds
 }
 
-func openBook(t testing.TB, dir string) *ledgercache.Book {
+// now is the terminal's wall clock.
+func (s *shop) now() time.Time { return time.Now().Round(0).Add(time.Duration(s.skew.Load())) }
+
+func openBook(t testing.TB, dir string, now func() time.Time) *ledgercache.Book {
 	t.Helper()
-	b, err := ledgercache.Open(context.Background(), ledgercache.Options{Dir: dir, Key: [32]byte{7}, TerminalID: "10000001", ShiftAutoOpen: true})
+	b, err := ledgercache.Open(context.Background(), ledgercache.Options{Dir: dir, Key: [32]byte{7}, TerminalID: "10000001", ShiftAutoOpen: true, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,8 +242,8 @@ func newShop(t testing.TB, dialer Dialer, change ...func(*Options)) *shop {
 }
 
 func (s *shop) start() {
-	s.book = openBook(s.t, s.dir)
-	s.opts.Book = s.book
+	s.book = openBook(s.t, s.dir, s.now)
+	s.opts.Book, s.opts.Now = s.book, s.now
 	s.up = New(s.opts)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

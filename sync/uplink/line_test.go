@@ -465,8 +465,25 @@ func TestAClockThatDiffersFromTheLedgersIsNoticed(t *testing.T) {
 	})
 }
 
+func TestAClockThatIsSetBackDelaysNoQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, s, _ := world(t)
+		drop[wire.Pay](l)
+		s.untilUp()
+		began := time.Now()
+		p := s.pay("A", 100)
+		next[wire.Pay](l)
+		l.set(func() { l.trades[p.TradeNo] = paidOutcome(p.TradeNo, 100) })
+		s.skew.Store(-int64(time.Hour))
+		s.trade(p.TradeNo, payment.Success)
+		if d := time.Since(began); d > 5*time.Second {
+			t.Errorf("asked after %v", d)
+		}
+	})
+}
+
 func TestWithoutAddressOrCertificateRunSaysSo(t *testing.T) {
-	book := openBook(t, t.TempDir())
+	book := openBook(t, t.TempDir(), nil)
 	defer book.Close()
 	if err := New(Options{Book: book}).Run(t.Context()); !errors.Is(err, ErrNoAddress) {
 		t.Error(err)

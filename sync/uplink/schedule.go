@@ -49,11 +49,24 @@ func nextStep(p payment.Payment, m memory, now, started time.Time) step {
 	if op == payment.OpPay && (m.refused >= p.Attempt || tooLateToPay(p, now)) {
 		op, at = payment.OpQuery, p.LastAskAt.Add(payment.AskEvery)
 	}
+	at = notBeyond(at, p.LastAskAt, now)
 	// A reversal for want of an answer waits for the answer that is on its way; one that a person wants does not.
 	if !p.Reversing || op != payment.OpReverse {
 		at = later(at, m.waiting)
 	}
 	return step{op: op, at: later(at, m.hold)}
+}
+
+// clockSlack is how far a time of the book may lie ahead of the clock before the clock is known to have been set back.
+const clockSlack = time.Second
+
+// notBeyond is at, or now where the last message seems to lie in the future: the clock was set back since, and nothing may
+// wait until it has caught up.
+func notBeyond(at, lastAsk, now time.Time) time.Time {
+	if at.After(now) && lastAsk.After(now.Add(clockSlack)) {
+		return now
+	}
+	return at
 }
 
 // unsent reports whether p was submitted in this process and its pay has not left yet.

@@ -66,7 +66,8 @@ type talk struct {
 	waiting int // answers and news that the book does not have yet
 
 	anchor anchoring
-	err    error // why the loop must end
+	clock  time.Time // the wall clock when the loop last turned
+	err    error     // why the loop must end
 }
 
 // inbound is what the reader hands over: a frame, or at last its error.
@@ -170,9 +171,14 @@ func (t *talk) write(every time.Duration) {
 
 // loop is the one owner of the talk.
 func (t *talk) loop() error {
+	t.clock = t.u.now().Round(0)
 	t.reload()
 	for t.err == nil {
 		now := t.u.now()
+		if now.Round(0).Before(t.clock.Add(-clockSlack)) { // set back: every due time is to be judged anew
+			t.setBack(now)
+		}
+		t.clock = now.Round(0)
 		t.expire(now)
 		t.pump(now)
 		t.tryAnchor(now)
@@ -183,6 +189,22 @@ func (t *talk) loop() error {
 		t.wait()
 	}
 	return t.err
+}
+
+// setBack judges every time anew by a clock that was set back: nothing may wait until it has caught up.
+func (t *talk) setBack(now time.Time) {
+	t.log.Warn("clock was set back", slog.Time("from", t.clock), slog.Time("to", now))
+	for _, m := range t.u.memories {
+		m.waiting, m.hold, m.nudgedAt = time.Time{}, time.Time{}, time.Time{}
+	}
+	for _, r := range t.asked {
+		r.at = now
+	}
+	t.anchor.sentAt = now
+	if !t.anchor.since.IsZero() {
+		t.anchor.since, t.anchor.latest = now, now
+	}
+	t.reload()
 }
 
 // wait takes up the next thing that happens.

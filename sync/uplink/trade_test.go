@@ -359,6 +359,53 @@ func TestAnotherCodeAfterADeclineAtTheCounterIsTheNextAttempt(t *testing.T) {
 	})
 }
 
+func TestASecondCodeWhosePayGotLostIsSentAgainThoughTheLedgerSpeaksOfTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, s, _ := world(t)
+		lost := false
+		l.set(func() {
+			l.on = func(m message) bool {
+				switch b := m.body.(type) {
+				case *wire.Pay:
+					if b.Attempt == 2 && lost {
+						return false
+					}
+					lost = b.Attempt == 2
+					if b.Attempt == 1 {
+						m.peer.say(0, m.id, wire.Outcome{TradeNo: b.TradeNo, Attempt: 1, State: wire.StatePayError, Reason: "CODE_EXPIRED"})
+					}
+					return true
+				case *wire.Query:
+					if _, known := l.trades[b.TradeNo]; !known {
+						m.peer.say(0, m.id, wire.Outcome{TradeNo: b.TradeNo, Attempt: 1, State: wire.StatePayError, Reason: "CODE_EXPIRED"})
+						return true
+					}
+				}
+				return false
+			}
+		})
+		s.untilUp()
+		ctx := context.Background()
+		p, _, err := s.book.OpenTrade(ctx, ledgercache.New{OutTradeNo: "C1", Mode: payment.AtCounter, TotalFen: 900, ExpiresAt: time.Now().Add(payment.CounterFor)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for attempt := 1; attempt <= 2; attempt++ {
+			if _, err := s.book.SubmitCode(ctx, p.TradeNo, ledgercache.Code{Text: fmt.Sprintf("code %d", attempt), ScannedAt: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+			next[wire.Pay](l)
+			if attempt == 1 {
+				s.trade(p.TradeNo, payment.NotPay)
+			}
+		}
+		if pay, _ := next[wire.Pay](l); pay.Attempt != 2 || !pay.Repeat {
+			t.Errorf("sent again as %+v", pay)
+		}
+		s.trade(p.TradeNo, payment.Success)
+	})
+}
+
 func TestAnOrderIsAnnouncedThenAskedForAndItsPaymentComesAsNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, s, _ := world(t)

@@ -176,7 +176,7 @@ func (u *Uplink) waitAfter(retry *backoff, began time.Time, lived time.Duration,
 	now := u.now()
 	wait := retry.next(now, later, slow)
 	if lived == 0 && later == 0 && !slow {
-		wait = max(wait-now.Sub(began), retryFirst/10)
+		wait = min(max(wait-now.Sub(began), retryFirst/10), wait)
 	}
 	if u.State().Reason != reason {
 		u.log.Warn("line stays down", slog.String("reason", reason), slog.Any("err", err), slog.Duration("retry_in", wait))
