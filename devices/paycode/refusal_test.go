@@ -443,6 +443,7 @@ func TestOrdersAreJudgedInOrder(t *testing.T) {
 		{"smallest amount", make(func(o *Order) { o.AmountFen = 1 }, "terminal"), OK},
 		{"largest amount", make(func(o *Order) { o.AmountFen = money.Max }, "terminal"), OK},
 		{"longest name", make(func(o *Order) { o.MerchantName = strings.Repeat("~", 25) }, "terminal"), OK},
+		{"name that looks like a signature", make(func(o *Order) { o.MerchantName = "81990005yupay01866304" }, "terminal"), OK},
 		{"name of one space", make(func(o *Order) { o.MerchantName = " " }, "terminal"), OK},
 	} {
 		if _, got := VerifyOrder(tt.text, terminals, at(now)); got != tt.want {
