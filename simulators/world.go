@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -84,6 +85,8 @@ type World struct {
 
 	control net.Listener
 	held    *reservation // of the till's port
+	closing sync.Once
+	closed  error
 }
 
 // bank is what the world needs of the central ledger.
@@ -248,19 +251,20 @@ func (w *World) awaitDevices(ctx context.Context) error {
 	})
 }
 
-// Close lets go of ports and files. Run does it by itself.
+// Close lets go of ports and files, once. Run does it by itself.
 func (w *World) Close() error {
-	var errs []error
-	if w.held != nil {
-		w.held.Close()
-	}
-	if w.control != nil {
-		w.control.Close()
-	}
-	if w.ledger != nil {
-		errs = append(errs, w.ledger.Close())
-	}
-	return errors.Join(errs...)
+	w.closing.Do(func() {
+		if w.held != nil {
+			w.held.Close()
+		}
+		if w.control != nil {
+			w.control.Close()
+		}
+		if w.ledger != nil {
+			w.closed = w.ledger.Close()
+		}
+	})
+	return w.closed
 }
 
 // poll asks until the answer is yes.

@@ -21,7 +21,10 @@ func raw(f *os.File) error {
 	return nil
 }
 
+// fionread is FIONREAD, _IOR('f', 127, int).
+const fionread = 0x4004667f
+
 // unread is the number of bytes that wait on the slave's side.
 func unread(f *os.File) (int, error) {
-	return unix.IoctlGetInt(int(f.Fd()), unix.FIONREAD)
+	return unix.IoctlGetInt(int(f.Fd()), fionread)
 }
