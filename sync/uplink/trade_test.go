@@ -573,6 +573,7 @@ func TestAnImpossibleAnswerChangesNothingAndTheLineGoesOn(t *testing.T) {
 		s.untilUp()
 		odd := s.pay("ODD", 100)
 		s.trade(s.pay("GOOD", 100).TradeNo, payment.Success)
+		synctest.Wait()
 		if p, _ := s.book.ByTradeNo(odd.TradeNo); p.State != payment.Unknown {
 			t.Errorf("odd is %s", p.State)
 		}
