@@ -30,7 +30,9 @@ type disk struct {
 
 	// Faults, each an operation's number from now, counted down; 0 = none.
 	cutAt, failSyncAt, shortAt, fullAt int
-	lies                               bool // syncs do nothing: the control
+	lies                               bool   // syncs do nothing: the control
+	brokenDir                          string // every write and sync in it fails
+	unreadable                         string // a file whose first sector of batches cannot be read
 	image                              *disk
 	syncs, writes, syncsAfterFailure   int
 	failed                             *inode // whose sync failed
@@ -239,6 +241,9 @@ func (f *file) Size() (int64, error) {
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
+	if f.name == f.d.unreadable && off+int64(len(p)) > headerBytes {
+		return 0, syscall.EIO
+	}
 	if off >= int64(len(f.ino.live)) {
 		return 0, io.EOF
 	}
@@ -254,6 +259,9 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.writes++
+	if filepath.Dir(f.name) == d.brokenDir {
+		return 0, syscall.EIO
+	}
 	cutting := d.cutAt == 1
 	if err := d.tick(); err != nil && !cutting {
 		return 0, err
