@@ -37,10 +37,19 @@ type message struct {
 // peer is the ledger's end of one connection.
 type peer struct {
 	ws *websocket.Conn
-	mu chan struct{} // a lock that synctest can wait on
+	mu chan struct{}     // a lock that synctest can wait on
+	by func(send func()) // nil = at once; what happens to a frame on its way
 }
 
 func (p *peer) raw(kind int, data []byte) {
+	if p.by != nil {
+		p.by(func() { p.send(kind, data) })
+		return
+	}
+	p.send(kind, data)
+}
+
+func (p *peer) send(kind int, data []byte) {
 	p.mu <- struct{}{}
 	defer func() { <-p.mu }()
 	_ = p.ws.SetWriteDeadline(time.Now().Add(5 * time.Second))
@@ -169,9 +178,10 @@ func (l *ledger) friendly(m message) {
 	case *wire.Reverse:
 		o := l.trades[b.TradeNo]
 		o.TradeNo, o.Reason = b.TradeNo, b.Reason
-		if o.State == wire.StateSuccess {
+		switch o.State {
+		case wire.StateSuccess, wire.StateRevoked:
 			o.State = wire.StateRevoked
-		} else {
+		default:
 			o.State = wire.StateClosed
 		}
 		l.trades[b.TradeNo] = o
