@@ -61,7 +61,7 @@ func token(path string) (string, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("read token: %w", err)
 	}
-	fresh := rand.Text()
+	fresh := rand.Text() + rand.Text() // 52 characters: the daemon wants 32 at least
 	if err := os.WriteFile(path, []byte(fresh+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("write token: %w", err)
 	}

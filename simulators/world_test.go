@@ -180,7 +180,7 @@ func TestAWorldFindsItsTokensAgain(t *testing.T) {
 	w, _ = fakeWorld(t, dir, "lives")
 	defer w.Close()
 	second := w.Addresses()
-	if first.Token != second.Token || first.ManagerToken != second.ManagerToken || first.Token == first.ManagerToken || len(first.Token) < 20 {
+	if first.Token != second.Token || first.ManagerToken != second.ManagerToken || first.Token == first.ManagerToken || len(first.Token) < 32 {
 		t.Error("tokens did not survive, or are not two")
 	}
 	for _, path := range []string{"posd/tokens/register", "posd/tokens/manager", "posd/posd.toml"} {
