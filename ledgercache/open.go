@@ -92,7 +92,7 @@ func (b *Book) follow(ctx context.Context, mark appliedMark, found meta, clean b
 		return fmt.Errorf("%w: format %d", errCacheStale, found.Format)
 	case !clean && mark.Sequence > 0 && (found.Boot == "" || found.Boot != bootID()):
 		return fmt.Errorf("%w: power was lost under it", errCacheStale)
-	case mark.Epoch != head.Epoch || mark.Sequence > head.Sequence:
+	case mark.Sequence > 0 && (mark.Epoch != head.Epoch || mark.Sequence > head.Sequence):
 		return fmt.Errorf("%w: sequence %d of another history", errCacheStale, mark.Sequence)
 	}
 	if mark.Sequence > 0 && !b.markIsTrue(mark) {

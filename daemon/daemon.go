@@ -1,0 +1,180 @@
+// Package daemon builds the rooms of a terminal, runs them together, stops them in order and reports their health.
+//
+// Guarantees: nothing is served before the book is open; a device or a line that is absent is normal life and never ends
+// the process, only a broken book does; one function, stop, writes the order in which the parts end, so that nothing that
+// carries money is cut off between its journal and its answer.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"yupos/daemon/config"
+	"yupos/daemon/identity"
+	"yupos/daemon/till"
+
+	"yupos/devices/display"
+	"yupos/devices/printer"
+	"yupos/devices/scanner"
+	"yupos/ledgercache"
+	"yupos/sync/uplink"
+)
+
+// Version is what this build calls itself, on the line, in the journal and in /metrics.
+const Version = "0.1.0"
+
+// The longest that each part may take to end.
+const (
+	webStop   = 3 * time.Second
+	flushStop = 5 * time.Second
+	partStop  = 5 * time.Second
+)
+
+// Daemon is one running terminal.
+type Daemon struct {
+	cfg  config.Config
+	log  *slog.Logger
+	book *ledgercache.Book
+	line *uplink.Uplink
+	till *till.Till
+
+	scanner *scanner.Scanner // nil where the counter has none
+	printer *printer.Printer
+	display *display.Display
+
+	server   *http.Server
+	listener net.Listener
+
+	mu     sync.Mutex
+	parts  []*part
+	broken chan error
+}
+
+// part is one long-lived piece with a life of its own.
+type part struct {
+	name   string
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// Open builds a terminal of its configuration: identity, book, devices, line, till, pages. Nothing runs yet, but the
+// address is bound, so that a second daemon fails here.
+func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Daemon, error) {
+	d := &Daemon{cfg: cfg, log: log, broken: make(chan error, 1)}
+	id, err := openIdentity(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if id.TerminalID != cfg.Terminal.ID || id.MerchantID != cfg.Merchant.ID {
+		return nil, fmt.Errorf("identity is for terminal %s of merchant %s, the configuration says %s of %s",
+			id.TerminalID, id.MerchantID, cfg.Terminal.ID, cfg.Merchant.ID)
+	}
+	if d.listener, err = net.Listen("tcp", cfg.Web.Listen); err != nil {
+		return nil, fmt.Errorf("web.listen: %w", err)
+	}
+	d.book, err = ledgercache.Open(ctx, ledgercache.Options{
+		Dir: cfg.Terminal.DataDir, Mirror: cfg.Book.Mirror, Key: id.BookKey, TerminalID: cfg.Terminal.ID, Software: "posd " + Version,
+		ShiftAutoOpen: cfg.Shift.AutoOpen, AutoPrint: cfg.Printer.Port != "" && cfg.Printer.Auto, Log: log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, d.listener.Close())
+	}
+	if err := d.build(id); err != nil {
+		return nil, errors.Join(err, d.listener.Close(), d.book.Close())
+	}
+	return d, nil
+}
+
+// Addr is the address that the pages and the register API are served on.
+func (d *Daemon) Addr() string { return d.listener.Addr().String() }
+
+// Run runs the terminal until ctx ends or the book breaks, then stops it in order. It returns nil after a stop that was
+// asked for.
+func (d *Daemon) Run(ctx context.Context) error {
+	d.startDevices()
+	d.start("line", d.line.Run)
+	d.start("till", d.till.Run)
+	d.start("web", d.serve)
+	d.log.Info("terminal runs", slog.String("addr", d.Addr()), slog.String("terminal", d.cfg.Terminal.ID))
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-d.broken:
+		d.log.Error("terminal stops", slog.Any("err", err))
+	}
+	return errors.Join(err, d.stop())
+}
+
+// start runs one part. A part that ends with an error ends the daemon.
+func (d *Daemon) start(name string, run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &part{name: name, cancel: cancel, done: make(chan struct{})}
+	d.parts = append(d.parts, p)
+	go func() {
+		defer close(p.done)
+		if err := run(ctx); err != nil && ctx.Err() == nil {
+			select {
+			case d.broken <- fmt.Errorf("%s: %w", name, err):
+			default:
+			}
+		}
+	}()
+}
+
+// stop is the one place that knows the order: no new requests, the till ends its step, the line waits for answers in
+// flight, the printer and the other devices end, the book closes.
+func (d *Daemon) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), webStop)
+	defer cancel()
+	err := d.server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) { // an event stream never ends by itself
+		err = d.server.Close()
+	}
+	d.end("web", "till")
+	flush, cancelFlush := context.WithTimeout(context.Background(), flushStop)
+	defer cancelFlush()
+	d.line.Flush(flush)
+	d.end("line", "printer", "display", "scanner")
+	return errors.Join(err, d.book.Close())
+}
+
+// end stops the named parts one after the other and waits for each.
+func (d *Daemon) end(names ...string) {
+	for _, name := range names {
+		for _, p := range d.parts {
+			if p.name != name {
+				continue
+			}
+			p.cancel()
+			select {
+			case <-p.done:
+			case <-time.After(partStop):
+				d.log.Error("part does not end", slog.String("part", name))
+			}
+		}
+	}
+}
+
+// serve serves the pages and the API until the server is shut down.
+func (d *Daemon) serve(context.Context) error {
+	if err := d.server.Serve(d.listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Ready is nil when the terminal can take a sale: the book takes steps.
+func (d *Daemon) Ready() error { return d.book.Err() }
+
+func openIdentity(cfg config.Config) (identity.Identity, error) {
+	if err := identity.EnsureBookKey(cfg.Terminal.IdentityDir, ledgercache.Exists(cfg.Terminal.DataDir)); err != nil {
+		return identity.Identity{}, err
+	}
+	return identity.Open(cfg.Terminal.IdentityDir)
+}

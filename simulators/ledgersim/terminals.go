@@ -1,0 +1,352 @@
+package ledgersim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/gorilla/websocket"
+
+	"yupos/sync/wire"
+)
+
+// The limits of a connection.
+const (
+	writeWait  = 5 * time.Second
+	helloWait  = 10 * time.Second
+	pingEvery  = 20 * time.Second // what the terminal is told: it must be heard at least this often
+	readWait   = 45 * time.Second
+	maxAtOnce  = 64 // messages of one terminal in work; more wait in the socket
+	maxNewsOut = 256
+)
+
+// conn is one terminal's connection. Writes take turns.
+type conn struct {
+	ws       *websocket.Conn
+	ledger   *Ledger
+	terminal string
+	write    sync.Mutex
+	slots    chan struct{}
+	gone     sync.Once
+}
+
+func (c *conn) close() { c.gone.Do(func() { c.ws.Close() }) }
+
+func (c *conn) send(re uint64, body any) error {
+	data, err := wire.Encode(0, re, body)
+	if err != nil {
+		return err
+	}
+	c.write.Lock()
+	defer c.write.Unlock()
+	if err := c.ws.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
+		return err
+	}
+	return c.ws.WriteMessage(websocket.TextMessage, data)
+}
+
+var upgrader = websocket.Upgrader{Subprotocols: []string{wire.Subprotocol}, ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: 5 * time.Second}
+
+// serveTerminal is the life of one connection: hello, then messages until it ends.
+func (l *Ledger) serveTerminal(w http.ResponseWriter, r *http.Request) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		http.Error(w, "client certificate required", http.StatusForbidden)
+		return
+	}
+	ws, err := upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		return
+	}
+	c := &conn{ws: ws, ledger: l, slots: make(chan struct{}, maxAtOnce)}
+	defer c.close()
+	if ws.Subprotocol() != wire.Subprotocol {
+		ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseProtocolError, "subprotocol"), time.Now().Add(writeWait))
+		return
+	}
+	ws.SetReadLimit(wire.MaxFrame)
+	if err := c.hello(r.TLS.PeerCertificates[0].Subject.CommonName); err != nil {
+		l.log.Info("terminal refused", slog.Any("err", err))
+		return
+	}
+	defer l.forget(c)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	c.listen(ctx)
+}
+
+// hello takes the first message, which must be a Hello of the certificate's terminal.
+func (c *conn) hello(name string) error {
+	c.ws.SetReadDeadline(time.Now().Add(helloWait))
+	_, data, err := c.ws.ReadMessage()
+	if err != nil {
+		return err
+	}
+	frame, body, err := wire.Decode(data)
+	h, ok := body.(*wire.Hello)
+	if err != nil || !ok {
+		c.send(frame.ID, wire.Refused{Code: wire.RefusedMalformed, Detail: "hello first"})
+		return errors.Join(err, errors.New("no hello"))
+	}
+	if h.TerminalID != name {
+		c.send(frame.ID, wire.Refused{Code: wire.RefusedNotYou, Detail: "the certificate names another terminal"})
+		return fmt.Errorf("terminal %s with the certificate of %s", h.TerminalID, name)
+	}
+	welcome, news, err := c.ledger.greet(h)
+	var no refusal
+	if errors.As(err, &no) {
+		c.send(frame.ID, wire.Refused{Code: string(no), Detail: "see the terminal's book", RetryAfterMillis: 60000})
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.send(frame.ID, welcome); err != nil {
+		return err
+	}
+	c.terminal = h.TerminalID
+	c.ledger.adopt(c)
+	for _, n := range news {
+		if err := c.send(0, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// greet judges a terminal's book against what the ledger holds of it, and collects the news that the book lacks.
+func (l *Ledger) greet(h *wire.Hello) (wire.Welcome, []wire.Result, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var welcome wire.Welcome
+	var news []wire.Result
+	err := l.db.Update(func(txn *badger.Txn) error {
+		t, err := l.terminalOf(txn, h.TerminalID)
+		if err != nil {
+			return err
+		}
+		if t.MerchantID != h.MerchantID {
+			return refusal(wire.RefusedNotYou)
+		}
+		if t.Epoch == h.Epoch {
+			if h.Sequence < t.Sequence {
+				return refusal(wire.RefusedRolledBack)
+			}
+			if h.Sequence == t.Sequence && h.Head != t.Head {
+				return refusal(wire.RefusedForked)
+			}
+		}
+		welcome = wire.Welcome{Version: 1, NewsSequence: t.News, Time: wire.Millis(l.now().UnixMilli()), PingEveryMillis: pingEvery.Milliseconds()}
+		if t.Epoch == h.Epoch {
+			welcome.AckedSequence, welcome.AckedHead = t.Sequence, t.Head
+		}
+		t.Acked = max(t.Acked, min(h.NewsCursor, t.News))
+		if err := put(txn, terminalKey(t.ID), t); err != nil {
+			return err
+		}
+		all, err := list[wire.Result](txn, "news/"+t.ID+"/")
+		for _, n := range all {
+			if n.Sequence > h.NewsCursor && len(news) < maxNewsOut {
+				news = append(news, n)
+			}
+		}
+		return err
+	})
+	return welcome, news, err
+}
+
+// adopt makes c the terminal's connection; an older one ends.
+func (l *Ledger) adopt(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if old := l.conns[c.terminal]; old != nil {
+		old.close()
+	}
+	l.conns[c.terminal] = c
+}
+
+func (l *Ledger) forget(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns[c.terminal] == c {
+		delete(l.conns, c.terminal)
+	}
+}
+
+// listen reads messages until the connection ends. Each is worked on by itself, so that a slow one holds up none.
+func (c *conn) listen(ctx context.Context) {
+	alive := func(string) error { return c.ws.SetReadDeadline(time.Now().Add(readWait)) }
+	c.ws.SetPingHandler(func(data string) error {
+		alive("")
+		err := c.ws.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(writeWait))
+		if errors.Is(err, websocket.ErrCloseSent) {
+			return nil
+		}
+		return err
+	})
+	c.ws.SetPongHandler(alive)
+	var work sync.WaitGroup
+	defer work.Wait()
+	for {
+		alive("")
+		_, data, err := c.ws.ReadMessage()
+		if err != nil {
+			return
+		}
+		c.slots <- struct{}{}
+		work.Go(func() {
+			defer func() { <-c.slots }()
+			c.work(ctx, data)
+		})
+	}
+}
+
+// work carries out one message, with whatever the network and the faults do to it.
+func (c *conn) work(ctx context.Context, data []byte) {
+	frame, body, err := wire.Decode(data)
+	if errors.Is(err, wire.ErrUnknownType) {
+		c.send(frame.ID, wire.Refused{Code: wire.RefusedUnknownType, Detail: "unknown message type"})
+		return
+	}
+	if err != nil {
+		c.send(frame.ID, wire.Refused{Code: wire.RefusedMalformed, Detail: "malformed message"})
+		return
+	}
+	fate := c.ledger.fateOf(frame.Type)
+	if !pause(ctx, fate.before) {
+		return
+	}
+	switch {
+	case fate.cut:
+		c.close()
+		return
+	case fate.dropRequest:
+		return
+	case fate.fail:
+		c.send(frame.ID, wire.Refused{Code: wire.RefusedInternal, Detail: "simulated error", RetryAfterMillis: 1000})
+		return
+	}
+	answer := c.ledger.reply(c.terminal, body)
+	if fate.twice {
+		answer = c.ledger.reply(c.terminal, body)
+	}
+	if answer == nil || fate.dropReply || !pause(ctx, fate.after) {
+		return
+	}
+	if err := c.send(frame.ID, answer); err == nil && fate.twice {
+		c.send(frame.ID, answer)
+	}
+}
+
+// pause waits, unless the connection ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// reply carries out one message of a terminal; nil where it has no answer.
+func (l *Ledger) reply(terminalID string, body any) any {
+	var out any
+	var err error
+	switch m := body.(type) {
+	case *wire.Pay:
+		out, err = l.pay(terminalID, m)
+	case *wire.Order:
+		out, err = l.register(terminalID, m)
+	case *wire.Query:
+		out, err = l.query(terminalID, m)
+	case *wire.Reverse:
+		out, err = l.reverse(terminalID, m)
+	case *wire.Refund:
+		out, err = l.refund(terminalID, m)
+	case *wire.Anchor:
+		out, err = l.anchor(terminalID, m)
+	case *wire.Ack:
+		out, err = nil, l.acknowledge(terminalID, m)
+	default:
+		return wire.Refused{Code: wire.RefusedUnknownType, Detail: "not a terminal's message"}
+	}
+	var no refusal
+	switch {
+	case errors.As(err, &no):
+		return wire.Refused{Code: string(no)}
+	case err != nil:
+		l.log.Error("message failed", slog.Any("err", err))
+		return wire.Refused{Code: wire.RefusedInternal, RetryAfterMillis: 1000}
+	}
+	return out
+}
+
+// anchor keeps the newest durable head of a terminal's book.
+func (l *Ledger) anchor(terminalID string, m *wire.Anchor) (wire.Anchored, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := l.db.Update(func(txn *badger.Txn) error {
+		t, err := l.terminalOf(txn, terminalID)
+		if err != nil {
+			return err
+		}
+		if t.Epoch == m.Epoch && m.Sequence < t.Sequence {
+			return refusal(wire.RefusedRolledBack)
+		}
+		if t.Epoch == m.Epoch && m.Sequence == t.Sequence && m.Head != t.Head {
+			return refusal(wire.RefusedForked)
+		}
+		t.Epoch, t.Sequence, t.Head = m.Epoch, m.Sequence, m.Head
+		return put(txn, terminalKey(terminalID), t)
+	})
+	return wire.Anchored{Epoch: m.Epoch, Sequence: m.Sequence, Head: m.Head}, err
+}
+
+// acknowledge forgets news that are durable in the terminal's book.
+func (l *Ledger) acknowledge(terminalID string, m *wire.Ack) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.db.Update(func(txn *badger.Txn) error {
+		t, err := l.terminalOf(txn, terminalID)
+		if err != nil {
+			return err
+		}
+		for ; t.Acked < min(m.News, t.News); t.Acked++ {
+			if err := txn.Delete([]byte(newsKey(terminalID, t.Acked+1))); err != nil {
+				return err
+			}
+		}
+		return put(txn, terminalKey(terminalID), t)
+	})
+}
+
+func newsKey(terminalID string, n uint64) string { return fmt.Sprintf("news/%s/%020d", terminalID, n) }
+
+// news keeps a result for a terminal, in the transaction that made it true, and answers how to push it afterwards.
+func (l *Ledger) news(txn *badger.Txn, terminalID string, o wire.Outcome) (push func(), err error) {
+	t, err := l.terminalOf(txn, terminalID)
+	if err != nil {
+		return nil, err
+	}
+	t.News++
+	r := wire.Result{Sequence: t.News, Outcome: o}
+	if err := put(txn, newsKey(terminalID, t.News), r); err != nil {
+		return nil, err
+	}
+	return func() {
+		l.mu.Lock()
+		c := l.conns[terminalID]
+		l.mu.Unlock()
+		if c != nil {
+			go c.send(0, r) // a slow terminal does not hold up the customer; what is lost is sent again after its hello
+		}
+	}, put(txn, terminalKey(terminalID), t)
+}

@@ -1,0 +1,357 @@
+package ledgersim
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"yupos/devices/paycode"
+	"yupos/ledgercache/money"
+	"yupos/simulators/walletsim"
+	"yupos/sync/wire"
+)
+
+// wallet is a customer's wallet and phone.
+type wallet struct {
+	Phone     string          `json:"phone"`
+	Name      string          `json:"name"`
+	PIN       string          `json:"pin"`
+	Tier      int             `json:"tier"`
+	Frozen    bool            `json:"frozen"`
+	Token     string          `json:"token"` // of the newest certificate, hex
+	StepUpFen money.Fen       `json:"step_up_fen"`
+	Day       string          `json:"day"` // on which DayFen was spent
+	DayFen    money.Fen       `json:"day_fen"`
+	Device    walletsim.Phone `json:"device"`
+}
+
+func walletKey(phone string) string { return "wallet/" + phone }
+
+// onlineCode is an ONLINE code that the ledger gave out.
+type onlineCode struct {
+	Phone string    `json:"phone"`
+	At    time.Time `json:"at"`
+	Used  bool      `json:"used"`
+}
+
+// limits are the published wallet classes (product.md): single payment and day, in fen; 0 is no cap.
+var limits = map[int]struct{ single, day money.Fen }{4: {200000, 500000}, 3: {500000, 1000000}, 2: {5000000, 10000000}, 1: {0, 0}}
+
+// The demo's certificates allow ¥200 in one offline payment and ¥500 in all, its SIGNED codes ¥1,000.
+const (
+	signedMost    = 100000
+	offlineSingle = 20000
+	offlineAll    = 50000
+	offlineCount  = 10
+	openingFen    = 500000
+	stepUpFen     = 100000
+)
+
+// spend notes what the customer paid today, in Shanghai.
+func (w *wallet) spend(f money.Fen, now time.Time) {
+	if day := shanghaiDay(now); w.Day != day {
+		w.Day, w.DayFen = day, 0
+	}
+	w.DayFen += f
+}
+
+func shanghaiDay(t time.Time) string { return t.In(time.FixedZone("", 8*3600)).Format(time.DateOnly) }
+
+// affordable judges a payment by the wallet's state, its limits and its balance.
+func (l *Ledger) affordable(txn *badger.Txn, w wallet, total money.Fen) error {
+	if w.Frozen {
+		return refusal("WALLET_FROZEN")
+	}
+	limit := limits[w.Tier]
+	spent := w.DayFen
+	if w.Day != shanghaiDay(l.now()) {
+		spent = 0
+	}
+	if limit.single > 0 && total > limit.single {
+		return refusal("LIMIT_SINGLE")
+	}
+	if limit.day > 0 && spent+total > limit.day {
+		return refusal("LIMIT_DAY")
+	}
+	balance, err := balanceOf(txn, walletAccount(w.Phone))
+	if err == nil && balance < total {
+		return refusal("INSUFFICIENT_BALANCE")
+	}
+	return err
+}
+
+// found makes the demo's four customers, once.
+func (l *Ledger) found() error {
+	return l.db.Update(func(txn *badger.Txn) error {
+		for i, name := range []string{"张伟", "王芳", "李娜", "刘洋"} {
+			phone := fmt.Sprintf("1380000000%d", i+1)
+			if err := get(txn, walletKey(phone), new(wallet)); err == nil {
+				continue
+			} else if !errors.Is(err, errNone) {
+				return err
+			}
+			w := wallet{Phone: phone, Name: name, PIN: fmt.Sprintf("%d%d%d%d%d%d", i+1, i+2, i+3, i+4, i+5, i+6), Tier: 2, StepUpFen: stepUpFen, Device: walletsim.New()}
+			if err := put(txn, walletKey(phone), w); err != nil {
+				return err
+			}
+			if err := l.post(txn, "open", phone, line{accountBank, -openingFen}, line{walletAccount(phone), openingFen}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// issue signs a certificate for a wallet's fresh key under a fresh token.
+func (l *Ledger) issue(txn *badger.Txn, w *wallet) walletsim.Issuer {
+	return func(public ed25519.PublicKey, notBefore, notAfter uint32) ([]byte, error) {
+		var token [8]byte
+		if _, err := rand.Read(token[:]); err != nil {
+			return nil, err
+		}
+		w.Token = hex.EncodeToString(token[:])
+		if err := put(txn, "token/"+w.Token, w.Phone); err != nil {
+			return nil, err
+		}
+		return paycode.MakeCert(paycode.Cert{
+			Tier: uint8(w.Tier), MaxCount: offlineCount, Token: token, WalletKey: public, NotBefore: notBefore, NotAfter: notAfter,
+			PerPaymentFen: offlineSingle, AllowanceFen: offlineAll,
+		}, l.role["issuer"])
+	}
+}
+
+func publicOf(k ed25519.PrivateKey) ed25519.PublicKey { return k.Public().(ed25519.PublicKey) }
+
+// withWallet changes a wallet in one transaction.
+func (l *Ledger) withWallet(phone string, change func(*badger.Txn, *wallet) error) (w wallet, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err = l.db.Update(func(txn *badger.Txn) error {
+		if err := get(txn, walletKey(phone), &w); errors.Is(err, errNone) {
+			return refusal("WALLET_UNKNOWN")
+		} else if err != nil {
+			return err
+		}
+		if err := change(txn, &w); err != nil {
+			return err
+		}
+		return put(txn, walletKey(phone), w)
+	})
+	return w, err
+}
+
+// showCode makes the pay code that the phone shows next. Only a SIGNED code can be made offline.
+func (l *Ledger) showCode(phone, kind string) (text string, err error) {
+	_, err = l.withWallet(phone, func(txn *badger.Txn, w *wallet) error {
+		switch kind {
+		case "ONLINE":
+			if !w.Device.Online {
+				return refusal("PHONE_OFFLINE")
+			}
+			if text, err = walletsim.OnlineCode(l.random); err != nil {
+				return err
+			}
+			w.Device.LastCode = text
+			return put(txn, "code/"+text, onlineCode{Phone: phone, At: l.now()})
+		case "SIGNED":
+			if err := w.Device.Renew(l.now(), l.issue(txn, w)); err != nil {
+				return err
+			}
+			text, err = w.Device.Signed(l.now(), signedMost)
+			if errors.Is(err, walletsim.ErrOffline) {
+				return refusal("PHONE_OFFLINE")
+			}
+			return err
+		}
+		return refusal("UNKNOWN_KIND")
+	})
+	return text, err
+}
+
+// paidOrder is what the customer holds after paying an ORDER.
+type paidOrder struct {
+	ReceiptText string    `json:"receipt_text"`
+	Digits      string    `json:"digits"`
+	TotalFen    money.Fen `json:"total_fen"`
+	Merchant    string    `json:"merchant"`
+}
+
+// payOrder pays an ORDER from a wallet: the ledger may never have heard of it, the terminal's signature speaks for it.
+func (l *Ledger) payOrder(phone, text, pin string) (out paidOrder, err error) {
+	var push func()
+	_, err = l.withWallet(phone, func(txn *badger.Txn, w *wallet) error {
+		if !w.Device.Online {
+			return refusal("PHONE_OFFLINE")
+		}
+		o, term, shop, err := l.judgeOrder(txn, text)
+		if err != nil {
+			return err
+		}
+		t, err := l.orderTrade(txn, o, term)
+		if err != nil {
+			return err
+		}
+		if err := checkPIN(w, o.fen, pin); err != nil {
+			return err
+		}
+		if l.takeFault("order", "decline") != nil {
+			return refusal("DECLINED")
+		}
+		if err := l.take(txn, &t, *w); err != nil {
+			return err
+		}
+		if err := get(txn, walletKey(phone), w); err != nil { // take noted what was spent
+			return err
+		}
+		if err := put(txn, tradeKey(o.terminalID, o.number), t); err != nil {
+			return err
+		}
+		out, err = l.receipt(o, t, term, shop, w.Token)
+		if err != nil {
+			return err
+		}
+		push, err = l.news(txn, o.terminalID, t.outcome())
+		return err
+	})
+	if err == nil {
+		push()
+	}
+	return out, err
+}
+
+// judgeOrder checks an ORDER as codes.md lists its refusals.
+func (l *Ledger) judgeOrder(txn *badger.Txn, text string) (o order, term terminal, shop merchant, err error) {
+	o, ok := readOrder(text)
+	if !ok {
+		return o, term, shop, refusal("MALFORMED")
+	}
+	if err := get(txn, terminalKey(o.terminalID), &term); err != nil {
+		return o, term, shop, refusal("UNKNOWN_TERMINAL")
+	}
+	public, err := hex.DecodeString(term.Public)
+	if err != nil || len(public) != ed25519.PublicKeySize {
+		return o, term, shop, errors.Join(err, fmt.Errorf("terminal %s has no key", term.ID))
+	}
+	if err := get(txn, merchantKey(term.MerchantID), &shop); err != nil {
+		return o, term, shop, err
+	}
+	now := l.now().Unix()
+	switch {
+	case !o.verified(public) || o.merchantID != term.MerchantID || o.mcc != shop.MCC:
+		err = refusal("ORDER_FORGED")
+	case now > o.expires:
+		err = refusal("ORDER_EXPIRED")
+	case o.expires > now+600:
+		err = refusal("ORDER_EXPIRY_TOO_FAR")
+	}
+	return o, term, shop, err
+}
+
+// orderTrade is the trade that an ORDER pays, begun here if the ledger never heard of it.
+func (l *Ledger) orderTrade(txn *badger.Txn, o order, term terminal) (t trade, err error) {
+	err = get(txn, tradeKey(o.terminalID, o.number), &t)
+	if errors.Is(err, errNone) {
+		return trade{
+			TradeNo: o.number, TerminalID: o.terminalID, MerchantID: term.MerchantID, State: wire.StateNotPay, Path: "online",
+			TotalFen: o.fen, CreatedAt: l.now(), ExpiresAt: time.Unix(o.expires, 0).UTC(),
+		}, nil
+	}
+	switch {
+	case err != nil:
+	case t.TotalFen != o.fen:
+		err = refusal("ORDER_CONFLICT")
+	case t.State == wire.StateSuccess:
+		err = refusal("ORDER_PAID")
+	case t.State != wire.StateNotPay:
+		err = refusal("ORDER_CLOSED")
+	}
+	return t, err
+}
+
+// checkPIN wants the payment PIN above the wallet's own threshold.
+func checkPIN(w *wallet, total money.Fen, pin string) error {
+	switch {
+	case total <= w.StepUpFen && pin == "":
+		return nil
+	case pin == "":
+		return refusal("PIN_REQUIRED")
+	case pin != w.PIN:
+		return refusal("WRONG_PIN")
+	}
+	return nil
+}
+
+func (l *Ledger) receipt(o order, t trade, term terminal, shop merchant, token string) (paidOrder, error) {
+	out := paidOrder{TotalFen: t.TotalFen, Merchant: shop.DisplayName}
+	var id [8]byte
+	if raw, err := hex.DecodeString(token); err == nil {
+		copy(id[:], raw)
+	}
+	var err error
+	out.ReceiptText, err = paycode.MakeReceipt(paycode.Receipt{
+		Order: o.number, TerminalID: o.terminalID, AmountFen: t.TotalFen, PaidFen: t.PaidFen, PaidAt: uint32(t.PaidAt.Unix()),
+		Token: id, Payment: t.LedgerNo,
+	}, l.role["receipt"])
+	if err != nil {
+		return out, err
+	}
+	var secret [32]byte
+	if raw, err := hex.DecodeString(term.Confirm); err == nil {
+		copy(secret[:], raw)
+	}
+	out.Digits, err = paycode.Digits(secret, o.terminalID, o.number, t.TotalFen)
+	return out, err
+}
+
+// confirm ends the payment that waits for this customer's PIN.
+func (l *Ledger) confirm(phone, pin string) (t trade, err error) {
+	var push func()
+	_, err = l.withWallet(phone, func(txn *badger.Txn, w *wallet) error {
+		trades, err := list[trade](txn, "trade/")
+		if err != nil {
+			return err
+		}
+		found := false
+		for _, candidate := range trades {
+			if candidate.Phone == phone && candidate.State == wire.StateUserPaying {
+				t, found = candidate, true
+			}
+		}
+		switch {
+		case !w.Device.Online:
+			return refusal("PHONE_OFFLINE")
+		case !found:
+			return refusal("NOTHING_TO_CONFIRM")
+		case pin != w.PIN:
+			return refusal("WRONG_PIN")
+		}
+		l.lapse(&t)
+		if t.State == wire.StateUserPaying {
+			err = l.take(txn, &t, *w)
+			var no refusal
+			if errors.As(err, &no) {
+				t.State, t.Reason = wire.StatePayError, string(no)
+				t.Answers[t.Attempt] = t.outcome()
+			} else if err != nil {
+				return err
+			}
+			if err := get(txn, walletKey(phone), w); err != nil {
+				return err
+			}
+		}
+		if err := put(txn, tradeKey(t.TerminalID, t.TradeNo), t); err != nil {
+			return err
+		}
+		push, err = l.news(txn, t.TerminalID, t.outcome())
+		return err
+	})
+	if err == nil {
+		push()
+	}
+	return t, err
+}
