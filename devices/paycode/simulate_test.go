@@ -11,6 +11,7 @@ import (
 	"image/png"
 	"math"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -449,4 +450,25 @@ func TestTheAdaptiveThresholdComparesWithItsSurroundings(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestManyGoroutinesDrawJudgeAndReadAtOnce(t *testing.T) {
+	v := loadVectors(t)
+	keys, text := v.inspectKeys(t), v.text(t, "order: good")
+	frame := shot{module: 5, dark: 30, light: 220, noise: 2}.take(must[Picture](t)(Draw(text)))
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			if in := Inspect(text, keys, at(now)); in.Verdict != VerdictOK {
+				t.Errorf("judged %+v", in)
+			}
+			if _, err := Draw(text); err != nil {
+				t.Error(err)
+			}
+			if got, _, err := ReadGrey(frame.pix, frame.Width, frame.Height, frame.Width, FileLimits); got != text {
+				t.Errorf("read %q, %v", got, err)
+			}
+		})
+	}
+	group.Wait()
 }
