@@ -154,20 +154,37 @@ func (t *talk) applied(key string, refund bool, err error) {
 }
 
 // result takes news. They come in order and without gaps; what was known already is applied once more, which changes
-// nothing, and acknowledged.
+// nothing, and acknowledged. News that overtook others wait a moment for them; then it is a gap.
 func (t *talk) result(r *wire.Result) {
 	if r.Sequence == 0 {
 		t.fail(fmt.Errorf("%w: news without a number", errProtocol))
 		return
 	}
 	if r.Sequence > t.seen+1 {
-		t.fail(fmt.Errorf("%w: %d after %d", errNewsGap, r.Sequence, t.seen))
+		if len(t.ahead) == 0 {
+			t.gapAt = t.u.now()
+		}
+		if t.ahead[r.Sequence] = r; len(t.ahead) > newsAhead {
+			t.gap(t.u.now().Add(gapPatience))
+		}
 		return
 	}
-	t.seen = max(t.seen, r.Sequence)
-	t.waiting++
-	t.news = append(t.news, r)
+	for r != nil {
+		t.seen = max(t.seen, r.Sequence)
+		t.waiting++
+		t.news = append(t.news, r)
+		r = t.ahead[t.seen+1]
+		delete(t.ahead, t.seen+1)
+	}
+	t.gapAt = t.u.now()
 	t.nextNews()
+}
+
+// gap ends the talk if news that overtook others have waited for long enough: the next hello asks for all of them.
+func (t *talk) gap(now time.Time) {
+	if len(t.ahead) > 0 && now.Sub(t.gapAt) >= gapPatience {
+		t.fail(fmt.Errorf("%w: after %d", errNewsGap, t.seen))
+	}
 }
 
 // nextNews hands one piece of news to the book, in order.
@@ -220,14 +237,15 @@ func (t *talk) newsTaken(r *wire.Result, err error) {
 // refused takes a no to one request.
 func (t *talk) refused(re uint64, no *wire.Refused) {
 	wait := min(time.Duration(max(no.RetryAfterMillis, 0))*time.Millisecond, maxRetryWait)
-	switch no.Code {
-	case wire.RefusedRevoked, wire.RefusedRolledBack, wire.RefusedForked:
+	ofBook := no.Code == wire.RefusedRolledBack || no.Code == wire.RefusedForked
+	isAnchor := t.anchor.refused(re)
+	if no.Code == wire.RefusedRevoked || isAnchor && ofBook {
 		t.fail(&refusal{no.Code, no.Detail, wait})
 		return
 	}
 	r := t.asked[re]
-	if r == nil {
-		if !t.anchor.refused(re) {
+	if r == nil { // of an anchor that a newer one has overtaken, too: the newer one's answer counts
+		if !isAnchor {
 			t.odd("refusal of nothing", no.Code)
 		}
 		return

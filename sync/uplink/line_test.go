@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"yupos/ledgercache"
 	"yupos/ledgercache/payment"
 	"yupos/sync/wire"
 )
@@ -131,6 +133,82 @@ func TestAGapInTheNewsMakesTheTerminalAskAgainFromItsCursor(t *testing.T) {
 	})
 }
 
+func TestNewsThatOvertookOthersWaitForThemAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, s, _ := world(t)
+		s.untilUp()
+		p := <-l.welcomed
+		b := s.order("B", 200)
+		next[wire.Order](l)
+		p.say(0, 0, wire.Result{Sequence: 3, Outcome: wire.Outcome{TradeNo: b.TradeNo, State: wire.StateUserPaying}})
+		p.say(0, 0, wire.Result{Sequence: 2, Outcome: paidOutcome(b.TradeNo, 200)})
+		time.Sleep(gapPatience / 2)
+		p.say(0, 0, wire.Result{Sequence: 1, Outcome: wire.Outcome{TradeNo: b.TradeNo, State: wire.StateUserPaying}})
+		for acked := uint64(0); acked < 3; {
+			ack, _ := next[wire.Ack](l)
+			acked = ack.News
+		}
+		time.Sleep(time.Minute)
+		if s.trade(b.TradeNo, payment.Success); l.upgrades != 1 {
+			t.Errorf("%d connections", l.upgrades)
+		}
+	})
+}
+
+func TestARefusedAnchorOfTheBookTakesTheLineDownAndAnOvertakenOneDoesNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, s, _ := world(t)
+		var first message
+		l.set(func() {
+			l.on = func(m message) bool {
+				_, is := m.body.(*wire.Anchor)
+				if is && first.id == 0 {
+					first = m
+					return true
+				}
+				return false
+			}
+		})
+		s.untilUp()
+		next[wire.Anchor](l)
+		_, second := next[wire.Anchor](l)
+		second.peer.say(0, first.id, wire.Refused{Code: wire.RefusedRolledBack})
+		synctest.Wait()
+		s.trade(s.pay("A", 100).TradeNo, payment.Success)
+		l.set(func() {
+			l.on = func(m message) bool {
+				_, is := m.body.(*wire.Anchor)
+				if is {
+					m.peer.say(0, m.id, wire.Refused{Code: wire.RefusedForked})
+				}
+				return is
+			}
+		})
+		s.trade(s.pay("B", 100).TradeNo, payment.Success)
+		s.untilDown(wire.RefusedForked)
+	})
+}
+
+func TestAWatcherThatFellBehindReadsTheOpenWorkAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		book := openBook(t, t.TempDir(), nil)
+		defer book.Close()
+		s := &shop{t: t, book: book}
+		talk := &talk{u: New(Options{Book: book}), log: slog.New(slog.DiscardHandler), plan: newSchedule(), post: make(chan func(), 1), gone: make(chan struct{}), watch: book.Watch()}
+		p := s.pay("A", 100)
+		talk.watch.Close()
+		talk.changed(ledgercache.Change{}, false)
+		if talk.changes != nil {
+			t.Error("the closed channel is still looked at")
+		}
+		(<-talk.post)()
+		defer talk.watch.Close()
+		if talk.changes == nil || talk.plan.work[p.TradeNo] == nil || talk.err != nil {
+			t.Errorf("after the new watch: %+v %v", talk.plan.work, talk.err)
+		}
+	})
+}
+
 func TestTheJournalIsAnchoredWhenItIsQuietAndOnlyIfItMoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, s, _ := world(t)
@@ -203,6 +281,19 @@ func TestATerminalThatIsRevokedWhileUpGoesDownAndKeepsItsBook(t *testing.T) {
 		p := s.pay("A", 100)
 		s.untilDown(wire.RefusedRevoked)
 		s.trade(p.TradeNo, payment.Unknown)
+	})
+}
+
+func TestALedgerThatForgotItsNewsIsNotBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, s, n := world(t)
+		s.untilUp()
+		b := s.order("B", 200)
+		next[wire.Order](l)
+		(<-l.welcomed).say(0, 0, wire.Result{Sequence: 1, Outcome: paidOutcome(b.TradeNo, 200)})
+		next[wire.Ack](l)
+		n.cut(false)
+		s.untilDown(ReasonBehind)
 	})
 }
 

@@ -21,6 +21,8 @@ const (
 	backlog     = 256  // answers and news that wait for the book; then the reader waits, and so does the ledger
 	lateAnswers = 1024 // requests whose slot was freed and whose answer is still welcome
 
+	newsAhead    = 64              // news that may overtake others …
+	gapPatience  = time.Second     // … for so long
 	requestLimit = 3 * time.Second // then the slot is free again, and the schedule asks again
 	anchorIdle   = time.Second     // the book has been quiet for so long
 	anchorLatest = 10 * time.Second
@@ -59,9 +61,11 @@ type talk struct {
 
 	answers map[string][]answer // per trade or refund, in order; a key is present while the book works on one
 	news    []*wire.Result
-	newsing bool   // the book works on one
-	seen    uint64 // newest news that were taken up
-	durable uint64 // newest news in the book
+	ahead   map[uint64]*wire.Result // news that overtook others
+	gapAt   time.Time               // since when
+	newsing bool                    // the book works on one
+	seen    uint64                  // newest news that were taken up
+	durable uint64                  // newest news in the book
 	acked   uint64
 	waiting int // answers and news that the book does not have yet
 
@@ -88,7 +92,7 @@ func (u *Uplink) talk(ctx context.Context, conn Conn, welcome *wire.Welcome) err
 		in: make(chan inbound, inQueue), out: make(chan []byte, outQueue), post: make(chan func(), window),
 		gone: make(chan struct{}), broken: make(chan error, 1),
 		watch: u.book.Watch(), plan: newSchedule(), timer: time.NewTimer(time.Hour),
-		lastID: helloID, asked: map[uint64]*request{}, answers: map[string][]answer{}, seen: cursor, durable: cursor, acked: cursor,
+		lastID: helloID, asked: map[uint64]*request{}, answers: map[string][]answer{}, ahead: map[uint64]*wire.Result{}, seen: cursor, durable: cursor, acked: cursor,
 	}
 	t.changes = t.watch.C
 	defer func() { t.watch.Close(); t.timer.Stop() }()
@@ -182,6 +186,7 @@ func (t *talk) loop() error {
 		t.expire(now)
 		t.pump(now)
 		t.tryAnchor(now)
+		t.gap(now)
 		if t.u.isStopping() && t.quiet() {
 			return errStopping
 		}
@@ -200,7 +205,7 @@ func (t *talk) setBack(now time.Time) {
 	for _, r := range t.asked {
 		r.at = now
 	}
-	t.anchor.sentAt = now
+	t.anchor.sentAt, t.gapAt = now, now
 	if !t.anchor.since.IsZero() {
 		t.anchor.since, t.anchor.latest = now, now
 	}
@@ -258,6 +263,9 @@ func (t *talk) arm(now time.Time) {
 	}
 	if len(t.slots) > 0 {
 		next = sooner(next, t.asked[t.slots[0]].at.Add(requestLimit))
+	}
+	if len(t.ahead) > 0 {
+		next = sooner(next, t.gapAt.Add(gapPatience))
 	}
 	if at, ok := t.anchor.due(); ok {
 		next = sooner(next, at)
