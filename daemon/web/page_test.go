@@ -41,7 +41,7 @@ func (c *counter) browser(width, height int64, path string) context.Context {
 	return ctx
 }
 
-func (c *counter) run(ctx context.Context, actions ...chromedp.Action) {
+func (c *counter) run(ctx context.Context, actions ...chromedp.Action[chromedp.Void]) {
 	c.t.Helper()
 	if err := chromedp.Do(ctx, actions...); err != nil {
 		c.t.Fatal(err)
@@ -51,10 +51,16 @@ func (c *counter) run(ctx context.Context, actions ...chromedp.Action) {
 // sees waits until a script is true in the page.
 func (c *counter) sees(ctx context.Context, script string) {
 	c.t.Helper()
-	c.run(ctx, chromedp.Poll(script, nil, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(10*time.Second)))
+	_, err := chromedp.Run(ctx, chromedp.Poll[bool](script, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(10*time.Second)))
+	if err != nil {
+		look, _ := chromedp.Run(ctx, chromedp.Evaluate[string](`document.body.innerText`))
+		c.t.Fatalf("%s: %v\n%s", script, err, look)
+	}
 }
 
-func stage(look string) string { return `document.getElementById("stage").className === "` + look + `"` }
+func stage(look string) string {
+	return `document.getElementById("stage").className === "` + look + `"`
+}
 
 func (c *counter) shoot(ctx context.Context, name string) {
 	c.t.Helper()
@@ -63,8 +69,10 @@ func (c *counter) shoot(ctx context.Context, name string) {
 		return
 	}
 	time.Sleep(400 * time.Millisecond) // pictures only: let animations end
-	var png []byte
-	c.run(ctx, chromedp.CaptureScreenshot(&png))
+	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644); err != nil {
 		c.t.Fatal(err)
 	}

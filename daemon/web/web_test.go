@@ -35,7 +35,7 @@ type line struct{ down atomic.Bool }
 func (l *line) State() till.LinkState {
 	return till.LinkState{Up: !l.down.Load(), Since: time.Date(2026, 11, 23, 2, 0, 0, 0, time.UTC), Reason: "", Text: "", TextEN: ""}
 }
-func (l *line) Nudge(string)                      {}
+func (l *line) Nudge(string)                     {}
 func (l *line) Watch() (<-chan struct{}, func()) { return make(chan struct{}), func() {} }
 
 // counter is a till with a real book, served over real HTTP.

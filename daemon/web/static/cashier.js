@@ -9,9 +9,9 @@
 
   // ---- what stands where -------------------------------------------------------------------------------------------
   const looks = {
-    idle: ['i-idle', '待收款', 'Ready', '输入金额，然后扫顾客付款码', 'Type the amount, then scan the customer’s code'],
+    idle: ['i-idle', '待收款', 'Ready', '输入金额，然后扫顾客付款码', 'Type the amount, then scan the customer\'s code'],
     entry: ['i-scan', '准备扫码', 'Getting ready', '停一下即可扫码，按 Enter 出动态码', 'Pause to scan, Enter for a dynamic code'],
-    armed: ['i-scan', '请扫付款码', 'Scan the customer’s code', '', ''],
+    armed: ['i-scan', '请扫付款码', 'Scan the customer\'s code', '', ''],
     code: ['i-code', '请顾客扫码', 'Customer: scan to pay', '', ''],
     sending: ['i-wait', '处理中', 'Working', '正在等账本答复', 'Waiting for the ledger'],
     confirm: ['i-phone', '等待顾客确认', 'Customer: confirm on the phone', '', ''],
@@ -243,7 +243,7 @@
     if (cur && (cur.no === t.out_trade_no)) {
       if (t.trade_state === 'UNKNOWN' && cur.trade.trade_state !== 'UNKNOWN') cur.since = Date.now();
       if (!(cur.trade.final && !t.final)) cur.trade = t;
-      if (ended(t) || t.trade_state !== 'NOTPAY') { if (want && want.fen === cur.fen) want = null; if (cur.mine) entry = ''; }
+      if (!(cur.leaving && t.trade_state === 'CLOSED') && (ended(t) || t.trade_state !== 'NOTPAY') && !reversing(t)) { if (want && want.fen === cur.fen) want = null; if (cur.mine) entry = ''; }
     }
   }
   // adopt shows a sale of the counter that this page did not begin: after a reload, or from a register.
@@ -283,6 +283,7 @@
     draw();
   }
   async function cancel() {
+    cur.leaving = true; // its end is this page's wish: what is wanted next stays wanted
     try {
       const t = await sure('POST', '/v1/trade/' + encodeURIComponent(cur.no) + '/cancel', {});
       const was = cur;
@@ -420,7 +421,7 @@
     e.preventDefault();
     const m = /^(\d{1,8})(?:\.(\d{1,2}))?$/.exec($('refund-amount').value.trim()), token = $('refund-token').value.trim();
     if (!m) return text('refund-error', '金额不对 · Not an amount');
-    if (!token) return text('refund-error', '需要店长令牌 · A manager’s token is needed');
+    if (!token) return text('refund-error', '需要店长令牌 · A manager\'s token is needed');
     const fen = Number(m[1]) * 100 + Number(((m[2] || '') + '00').slice(0, 2));
     $('refund-yes').disabled = true;
     try {
