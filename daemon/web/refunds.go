@@ -22,13 +22,13 @@ type RefundRequest struct {
 }
 
 type refundInput struct {
-	waitParam
+	WaitParam
 	OutTradeNo string `path:"out_trade_no"`
 	Body       RefundRequest
 }
 
 type refundQuery struct {
-	waitParam
+	WaitParam
 	OutRefundNo string `path:"out_refund_no"`
 }
 

@@ -17,12 +17,12 @@ import (
 
 const maxWait = 60 * time.Second
 
-// waitParam is how long a call waits for its result.
-type waitParam struct {
+// WaitParam is how long a call waits for its result.
+type WaitParam struct {
 	Wait string `query:"wait" maxLength:"16" doc:"how long to wait for the result, 0 to 60 seconds: 25s or 25" example:"25s"`
 }
 
-func (w waitParam) duration(ctx context.Context) (time.Duration, error) {
+func (w WaitParam) duration(ctx context.Context) (time.Duration, error) {
 	if w.Wait == "" {
 		return 0, nil
 	}
@@ -59,14 +59,14 @@ type PrecreateRequest struct {
 }
 
 type payInput struct {
-	waitParam
+	WaitParam
 	Body PayRequest
 }
 
 type precreateInput struct{ Body PrecreateRequest }
 
 type tradeInput struct {
-	waitParam
+	WaitParam
 	OutTradeNo string `path:"out_trade_no"`
 }
 
@@ -76,7 +76,7 @@ type actRequest struct {
 }
 
 type actInput struct {
-	waitParam
+	WaitParam
 	OutTradeNo string      `path:"out_trade_no"`
 	Body       *actRequest `required:"false"`
 }
