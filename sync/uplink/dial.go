@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -187,7 +189,7 @@ func reasonOfSocket(err error) string {
 		return ReasonNoPong
 	case errors.Is(err, errDialing) && isRefused(err):
 		return ReasonRefused
-	case errors.Is(err, errDialing):
+	case errors.Is(err, errDialing) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
 		return ReasonUnreachable
 	}
 	return ReasonClosed

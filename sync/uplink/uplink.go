@@ -179,7 +179,7 @@ func (u *Uplink) waitAfter(retry *backoff, began time.Time, lived time.Duration,
 		wait = min(max(wait-now.Sub(began), retryFirst/10), wait)
 	}
 	if u.State().Reason != reason {
-		u.log.Warn("line stays down", slog.String("reason", reason), slog.Any("err", err), slog.Duration("retry_in", wait))
+		u.log.Warn("line stays down", slog.String("reason", reason), slog.Any("err", err), slog.Int64("retry_in_ms", wait.Milliseconds()))
 	}
 	u.set(false, reason)
 	return wait
@@ -284,7 +284,7 @@ func (u *Uplink) noteTime(ledger wire.Millis, asked time.Time) {
 	middle := asked.Add(now.Sub(asked) / 2)
 	skew := middle.Sub(time.UnixMilli(int64(ledger)))
 	if skew.Abs() > 10*time.Second {
-		u.log.Warn("clock differs from the ledger's", slog.Duration("ahead", skew))
+		u.log.Warn("clock differs from the ledger's", slog.Int64("ahead_ms", skew.Milliseconds()))
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
