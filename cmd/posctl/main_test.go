@@ -39,7 +39,7 @@ func TestInspectAnswersOneObjectAlsoForRefusals(t *testing.T) {
 		"one with a wrong digit":  {[]string{"--", online[:17] + string('0'+(online[17]-'0'+1)%10)}, "", exitRefused, "ONLINE", "MALFORMED"},
 		"a WeChat code":           {[]string{"--", "134567890123456789"}, "", exitRefused, "WECHAT", "FOREIGN_CODE"},
 		"a code that begins with": {[]string{"--", "-x"}, "", exitRefused, "UNKNOWN_CODE", "FOREIGN_CODE"},
-		"nothing":                 {[]string{"--", ""}, "", exitRefused, "UNKNOWN_CODE", "FOREIGN_CODE"},
+		"nothing":                 {[]string{"--", ""}, "", exitRefused, "MALFORMED", "MALFORMED"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, _ := posctl(t, c.stdin, append([]string{"code", "inspect", "--now", "1795400000"}, c.args...)...)

@@ -11,6 +11,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"yupos/devices/scanner"
+	"yupos/ledgercache"
 	"yupos/ledgercache/payment"
 )
 
@@ -122,4 +123,108 @@ func TestTwelveFiftyIsFourKeysAndOneScan(t *testing.T) {
 	c.sees(ctx, stage("code"))
 	c.sees(ctx, `document.getElementById("code").complete && document.getElementById("code").naturalWidth > 0`)
 	c.shoot(ctx, "code")
+}
+
+// faults are what is wrong with the page as it stands: controls that are too small, words that are too pale.
+const faults = `(() => {
+  const out = [], lum = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+  const behind = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (c !== "rgba(0, 0, 0, 0)" && c !== "transparent") return c; } return "rgb(255,255,255)"; };
+  for (const b of document.querySelectorAll("button, a[href]")) {
+    const r = b.getBoundingClientRect();
+    if (!r.width) continue;
+    const key = b.closest(".keys");
+    if (r.width < (key ? 71.9 : 47.9) || r.height < (key ? 63.9 : 47.9)) out.push("small: " + b.textContent + " " + r.width + "x" + r.height);
+    if (r.right > innerWidth + 1) out.push("outside: " + b.textContent);
+  }
+  for (const e of document.querySelectorAll("#word, #word-en, #stage-amount, #detail, #detail-en, #timer-text, #entry-text, .fen, .what, #shift-total, #queue-fen, #banner b, #actions button")) {
+    if (!e.getBoundingClientRect().width || !e.textContent.trim()) continue;
+    const a = lum(getComputedStyle(e).color), b = lum(behind(e)), c = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (c < 7) out.push("pale: " + (e.id || e.className) + " " + c.toFixed(2));
+  }
+  if (document.documentElement.scrollWidth > innerWidth + 1) out.push("wider than the screen: " + document.documentElement.scrollWidth);
+  if (document.getElementById("stage").className === "unknown") {
+    const words = [...document.querySelectorAll("#actions button")].map(b => b.textContent).join(" ");
+    if (words !== "查单F6 等待") out.push("an unknown result offers: " + words);
+  }
+  return out.join("\\n");
+})()`
+
+func (c *counter) sound(ctx context.Context, where string) {
+	c.t.Helper()
+	found, err := chromedp.Run(ctx, chromedp.Evaluate[string](faults))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if found != "" {
+		c.t.Errorf("%s:\n%s", where, found)
+	}
+	c.shoot(ctx, where)
+}
+
+func TestEveryStateIsReadableAndReachableInEverySize(t *testing.T) {
+	for _, size := range []struct {
+		name          string
+		width, height int64
+	}{{"1024", 1024, 768}, {"1366", 1366, 768}, {"390", 390, 844}} {
+		t.Run(size.name, func(t *testing.T) {
+			c := newCounter(t)
+			ctx := c.browser(size.width, size.height, "/")
+			c.sees(ctx, `document.getElementById("shop").textContent === "渝中小面"`)
+			c.sound(ctx, size.name+"-idle")
+			c.run(ctx, chromedp.KeyEvent("88.80"))
+			c.sees(ctx, stage("armed"))
+			c.sound(ctx, size.name+"-armed")
+			p := c.holder(func(p payment.Payment) bool { return p.TotalFen == 8880 })
+			c.scans <- scanner.Scan{Text: "134567890123456789", At: time.Now()}
+			c.sees(ctx, stage("rescan"))
+			c.sound(ctx, size.name+"-rescan")
+			c.scans <- scanner.Scan{Text: online(t, "861234567890123"), At: time.Now()}
+			c.sees(ctx, stage("unknown"))
+			c.sound(ctx, size.name+"-unknown")
+			c.run(ctx, chromedp.KeyEvent("5"+kb.Enter))
+			if held, err := c.book.Counter(); err != nil || held != p.TradeNo {
+				t.Errorf("keys moved an unknown sale: %q %v", held, err)
+			}
+			c.paid(p.OutTradeNo)
+			c.sees(ctx, stage("paid"))
+			c.sound(ctx, size.name+"-paid")
+			c.run(ctx, chromedp.KeyEvent("12.5"+kb.Enter))
+			c.sees(ctx, stage("code")+` && document.getElementById("code").naturalWidth > 0`)
+			c.sound(ctx, size.name+"-code")
+		})
+	}
+}
+
+func TestTheCustomersPageShowsTheCodeAndTheTick(t *testing.T) {
+	c := newCounter(t)
+	ctx := c.browser(1280, 800, "/display")
+	c.sees(ctx, `document.body.className === "idle" && document.getElementById("word").textContent === "渝中小面"`)
+	c.shoot(ctx, "display-idle")
+	c.api(200, "POST", "/v1/trade/precreate", `{"out_trade_no":"D1","total_fen":1250}`)
+	c.sees(ctx, `document.body.className === "code" && document.getElementById("qr").naturalWidth > 0 && document.getElementById("amount").textContent === "¥12.50"`)
+	c.sees(ctx, `document.getElementById("qr").getBoundingClientRect().width >= 0.45 * innerHeight && document.getElementById("qr").getBoundingClientRect().width % document.getElementById("qr").naturalWidth === 0`)
+	c.shoot(ctx, "display")
+	c.paid("D1")
+	c.sees(ctx, `document.body.className === "paid" && !document.getElementById("qr").hasAttribute("src")`)
+	c.shoot(ctx, "display-paid")
+	c.sees(ctx, `document.body.className === "idle" && document.getElementById("amount").textContent === ""`)
+}
+
+func TestAScannerThatTypesChargesTheAmountAndLeavesItAlone(t *testing.T) {
+	c := newCounter(t)
+	ctx := c.browser(1366, 768, "/")
+	c.sees(ctx, `document.getElementById("shop").textContent === "渝中小面"`)
+	c.run(ctx, chromedp.KeyEvent("12.5"))
+	c.sees(ctx, stage("armed"))
+	code := online(t, "861234567890123")
+	script := `for (const k of "` + code + `") document.dispatchEvent(new KeyboardEvent("keydown", {key: k, code: "Digit" + k, bubbles: true, cancelable: true}));
+		document.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", code: "Enter", bubbles: true, cancelable: true})); true`
+	if _, err := chromedp.Run(ctx, chromedp.Evaluate[bool](script)); err != nil {
+		t.Fatal(err)
+	}
+	c.sees(ctx, `["sending", "unknown"].includes(document.getElementById("stage").className)`)
+	list, _, err := c.book.Trades(ledgercache.Query{})
+	if err != nil || len(list) != 2 || list[0].TotalFen != 1250 || list[0].Mode != payment.ByCode || list[1].State != payment.Closed {
+		t.Errorf("%v %+v", err, list)
+	}
 }

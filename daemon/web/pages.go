@@ -5,6 +5,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"path"
@@ -148,5 +149,7 @@ func (s *Server) displayCode(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "image/svg+xml")
 	w.Header().Set("Cache-Control", "no-store")
-	_, _ = w.Write([]byte(picture.SVG())) // the peer may be gone
+	// One pixel a module by nature, so that the page can scale it by whole numbers.
+	svg := strings.Replace(picture.SVG(), "<svg ", fmt.Sprintf(`<svg width="%d" height="%d" `, picture.Side(), picture.Side()), 1)
+	_, _ = w.Write([]byte(svg)) // the peer may be gone
 }

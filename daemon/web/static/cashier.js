@@ -79,6 +79,13 @@
     const src = '/display/code.svg?n=' + t.trade_no.slice(-8);
     if (img.getAttribute('src') !== src) img.src = src;
   }
+  // Each module is a whole number of pixels, or a phone reads it badly.
+  function fitCode() {
+    const img = $('code'), side = img.naturalWidth, room = innerWidth <= 760 ? 260 : Math.min(innerHeight * .42, innerWidth * .26);
+    if (side) img.style.width = img.style.height = Math.max(2, Math.floor(room / side)) * side + 'px';
+  }
+  $('code').addEventListener('load', fitCode);
+  addEventListener('resize', fitCode);
   function drawTimer() {
     const t = cur && cur.trade, at = t && t.trade_state === 'NOTPAY' && (t.code ? t.code.expires_at : cur.until);
     const left = at ? Math.max(0, Date.parse(at) - serverNow()) : 0;

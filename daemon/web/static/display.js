@@ -32,6 +32,13 @@
     } else $('qr').removeAttribute('src');
     text('foot', state === 'failed' ? (now.reason || '') + (now.reason_en ? ' · ' + now.reason_en : '') : state === 'idle' ? '本店支持钱包付款 · Wallet payments welcome' : '');
   }
+  // Each module is a whole number of pixels, in at least 45 % of the short edge.
+  function fit() {
+    const img = $('qr'), side = img.naturalWidth, short = Math.min(innerWidth, innerHeight), wide = innerWidth > innerHeight * 1.25;
+    if (side) img.style.width = img.style.height = Math.max(2, Math.floor(short * (wide ? .74 : .56) / side)) * side + 'px';
+  }
+  $('qr').addEventListener('load', fit);
+  addEventListener('resize', fit);
   function set(s) {
     beat = Date.now();
     now = s;
