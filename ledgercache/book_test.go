@@ -275,8 +275,10 @@ func TestWhatContradictsABookIsAnAlarmAndChangesNothing(t *testing.T) {
 	p := s.sell(1)
 	p = s.must(s.Answer(ctx, s.paid(p)))
 	bad := payment.Answered{TradeNo: p.TradeNo, State: payment.Closed, News: 3}
-	if _, err := s.Answer(ctx, bad); !errors.Is(err, payment.ErrImpossible) {
-		t.Fatal(err)
+	for range 3 { // each question may bring the same contradiction: it is kept once
+		if _, err := s.Answer(ctx, bad); !errors.Is(err, payment.ErrImpossible) {
+			t.Fatal(err)
+		}
 	}
 	unknown := payment.Answered{TradeNo: NewTradeNo(s.clock()), State: payment.Success, News: 4}
 	if _, err := s.Answer(ctx, unknown); !errors.Is(err, ErrNotFound) {

@@ -226,7 +226,20 @@ func (t *tx) newsOnly(sequence uint64) error {
 	return t.emit(recNews, news{Sequence: sequence})
 }
 
+// alarm keeps a contradiction for a person. The same one again, as each new question may bring it, is not kept twice.
 func (t *tx) alarm(code string, a payment.Answered, detail string) error {
+	known := false
+	err := scan(t.badger, prefixAlarm, nil, true, func(_, value []byte) (bool, error) {
+		var old Alarm
+		if err := decMode.Unmarshal(value, &old); err != nil {
+			return false, err
+		}
+		known = old.Code == code && old.TradeNo == a.TradeNo && old.Detail == detail
+		return !known, nil
+	})
+	if err != nil || known {
+		return errors.Join(err, t.newsOnly(a.News))
+	}
 	t.book.log.Error("alarm", "code", code, "trade_no", a.TradeNo, "detail", detail)
 	return t.emit(recAlarm, Alarm{ID: NewTradeNo(t.at), Code: code, TradeNo: a.TradeNo, Detail: detail, News: a.News})
 }

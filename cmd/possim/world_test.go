@@ -245,6 +245,9 @@ func (w *world) becomes(no, state string) object {
 	deadline := time.Now().Add(70 * time.Second)
 	for {
 		_, trade, _ := w.call("GET", w.address.Till+"/v1/trade/"+no+"?wait=5s", w.address.Token, nil)
+		if trade["trade_state"] == nil {
+			w.t.Fatalf("%s: %v", no, trade)
+		}
 		if trade["trade_state"] == state {
 			return trade
 		}

@@ -50,6 +50,10 @@ func (p Payment) dueOpen(now, started time.Time) (Op, time.Time) {
 		}
 		return OpQuery, p.AskedSince
 	}
+	sameProcess := !p.SubmittedAt.Before(started)
+	if !p.PaySent && (!sameProcess || now.After(p.NotAfter)) {
+		return OpReverse, p.LastAskAt // the ledger never heard of it, and it is never sent again
+	}
 	deadline := p.SubmittedAt.Add(AskFor)
 	next := p.LastAskAt.Add(AskEvery)
 	if next.After(deadline) {
@@ -59,8 +63,7 @@ func (p Payment) dueOpen(now, started time.Time) (Op, time.Time) {
 		}
 		return OpReverse, deadline
 	}
-	sameProcess := !p.SubmittedAt.Before(started)
-	if !p.PaySent && sameProcess && next.Before(p.NotAfter) && p.Code != "" {
+	if !p.PaySent && p.Code != "" {
 		return OpPay, p.LastAskAt
 	}
 	return OpQuery, next

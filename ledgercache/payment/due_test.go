@@ -42,8 +42,14 @@ func TestAfterARestartACodeIsNeverSentAgain(t *testing.T) {
 	if op, _ := p.Due(t0.Add(3*time.Second), t0); op != OpPay {
 		t.Errorf("the ledger never heard of it, within its time: %s", op)
 	}
-	if op, _ := p.Due(t0.Add(3*time.Second), t0.Add(2*time.Second)); op != OpQuery {
-		t.Errorf("the same after a restart: %s", op)
+	if op, at := p.Due(t0.Add(3*time.Second), t0.Add(2*time.Second)); op != OpReverse || at.After(t0.Add(3*time.Second)) {
+		t.Errorf("the same after a restart: %s at %s", op, at)
+	}
+	if op, _ := walk(t, ByCode, sent()).Due(t0.Add(2*time.Second), t0.Add(90*time.Second)); op != OpQuery {
+		t.Errorf("before the ledger was asked: %s", op)
+	}
+	if op, _ := p.Due(t0.Add(62*time.Second), t0); op != OpReverse {
+		t.Errorf("after its time: %s", op)
 	}
 }
 
