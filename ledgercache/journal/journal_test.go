@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -105,8 +104,8 @@ func TestWhatIsAppendedIsReadBackAcrossSegmentsAndOpenings(t *testing.T) {
 func crash(t testing.TB, dir string) string {
 	t.Helper()
 	to := t.TempDir()
-	if out, err := exec.Command("cp", "-a", dir+"/.", to).CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, out)
+	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
 	}
 	return to
 }
@@ -128,7 +127,7 @@ func TestATornTailIsCutAndItsBytesAreKept(t *testing.T) {
 	fill(t, j, n, 1)
 	end := j.offset
 	image := crash(t, dir)
-	for at := whole; at < end; at++ { // the last batch ends at every byte; HEAD was not written for it
+	for at := whole; at < end; at += 3 { // the last batch ends at every third byte; HEAD was not written for it
 		torn := crash(t, image)
 		os.Remove(filepath.Join(torn, "HEAD"))
 		path := lastSegment(t, torn)

@@ -62,6 +62,28 @@ func TestBothCopiesAreTheSameAndEitherIsEnough(t *testing.T) {
 	}
 }
 
+// TestWhatWasAnsweredIsDurableInEachCopyAlone cuts the power of both and takes one away.
+func TestWhatWasAnsweredIsDurableInEachCopyAlone(t *testing.T) {
+	for seed := range uint64(40) {
+		o, d := mirrored(seed)
+		j, _ := mustOpen(t, o)
+		n := fill(t, j, 0, int(seed))
+		image := d.crash()
+		gone := []string{"/j", "/m"}[seed%2]
+		for name := range image.live {
+			if filepath.Dir(name) == gone {
+				delete(image.live, name)
+			}
+		}
+		o.FS = image
+		k, r := mustOpen(t, o)
+		if r.Problem != nil {
+			t.Fatalf("without %s: %+v", gone, r)
+		}
+		holds(t, k, n)
+	}
+}
+
 // TestDamageInOneCopyIsHealedFromTheOther destroys each segment of each copy in turn, at its header and in its middle.
 func TestDamageInOneCopyIsHealedFromTheOther(t *testing.T) {
 	o, d := mirrored(2)
@@ -142,6 +164,14 @@ func TestCopiesThatWentDifferentWaysAreAFork(t *testing.T) {
 		t.Fatal(err)
 	}
 	j.Close()
+	blind := o // without any HEAD the chains alone must tell
+	image := d.clone()
+	delete(image.live, "/j/HEAD")
+	delete(image.live, "/m/HEAD")
+	blind.FS = image
+	if _, r := mustOpen(t, blind); !errors.Is(r.Problem, ErrForked) {
+		t.Errorf("without HEAD: %+v", r)
+	}
 	before := d.clone()
 	k, r := mustOpen(t, o)
 	if !errors.Is(r.Problem, ErrForked) || !errors.Is(k.ReadOnly(), ErrForked) {

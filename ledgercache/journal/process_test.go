@@ -113,6 +113,9 @@ func TestKilledAtAnyMomentNothingAnsweredIsLost(t *testing.T) {
 	dir := t.TempDir()
 	answered, all, cuts := 0, 0, 0
 	for round := range rounds {
+		if round%50 == 49 { // a journal that only grows would make the reading the test
+			dir, answered = t.TempDir(), 0
+		}
 		var got int
 		if round%2 == 0 {
 			got = killChild(t, dir, false, 1+random.IntN(40), 0)
@@ -135,7 +138,7 @@ func TestKilledAtAnyMomentNothingAnsweredIsLost(t *testing.T) {
 		j.Close()
 	}
 	t.Logf("seed %d: %d kills, %d answers seen, 0 lost, 0 torn, 0 failed openings, %d cuts", seed, rounds, all, cuts)
-	if answered == 0 {
+	if all == 0 {
 		t.Error("no child ever got an answer")
 	}
 }
