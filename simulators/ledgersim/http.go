@@ -202,7 +202,7 @@ func (l *Ledger) waitingFor(txn *badger.Txn, phone string) (*waiting, error) {
 		return nil, err
 	}
 	for _, t := range trades {
-		if t.Phone == phone && t.State == "USERPAYING" && l.now().Sub(t.AskedAt) <= confirmFor {
+		if t.Phone == phone && t.waits(l.now()) {
 			var shop merchant
 			err := get(txn, merchantKey(t.MerchantID), &shop)
 			return &waiting{t.TotalFen, shop.DisplayName}, err

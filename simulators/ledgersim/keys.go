@@ -121,15 +121,16 @@ func (a authority) server() (tls.Certificate, error) {
 
 // terminal is what the ledger knows of an enrolled terminal.
 type terminal struct {
-	ID         string `json:"id"`
-	MerchantID string `json:"merchant_id"`
-	Public     string `json:"public"` // hex; signs ORDERs
-	Confirm    string `json:"confirm"`
-	Epoch      string `json:"epoch,omitempty"` // of the newest anchor
-	Sequence   uint64 `json:"sequence,omitempty"`
-	Head       string `json:"head,omitempty"`
-	News       uint64 `json:"news"`  // sequence of the newest push
-	Acked      uint64 `json:"acked"` // up to here the terminal's book has them
+	ID         string   `json:"id"`
+	MerchantID string   `json:"merchant_id"`
+	Public     string   `json:"public"` // hex; signs ORDERs
+	Confirm    string   `json:"confirm"`
+	Epoch      string   `json:"epoch,omitempty"`    // of the book that was seen last
+	Sequence   uint64   `json:"sequence,omitempty"` // newest anchor in that epoch
+	Head       string   `json:"head,omitempty"`
+	Past       []string `json:"past,omitempty"` // epochs that a later one replaced
+	News       uint64   `json:"news"`           // sequence of the newest push
+	Acked      uint64   `json:"acked"`          // up to here the terminal's book has them
 }
 
 func terminalKey(id string) string { return "terminal/" + id }

@@ -64,7 +64,6 @@ func Open(o Options) (*Ledger, error) {
 	}
 	l := &Ledger{
 		o: o, log: o.Log, conns: map[string]*conn{}, link: linkState{Up: true}, role: map[string]ed25519.PrivateKey{},
-		random: rand.New(rand.NewPCG(uint64(o.Seed), uint64(o.Now().UnixNano()))),
 	}
 	if err := l.open(); err != nil {
 		l.Close()
@@ -85,9 +84,11 @@ func (l *Ledger) open() (err error) {
 	if l.db, err = openStore(filepath.Join(l.o.Dir, "store")); err != nil {
 		return err
 	}
-	if err := l.found(); err != nil {
+	openings, err := l.found()
+	if err != nil {
 		return err
 	}
+	l.random = rand.New(rand.NewPCG(uint64(l.o.Seed), openings)) // the same seed repeats a run, a restart never repeats a code
 	if l.listener, err = net.Listen("tcp", l.o.Listen); err != nil {
 		return err
 	}

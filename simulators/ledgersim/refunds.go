@@ -18,8 +18,9 @@ const (
 
 // storedRefund is a refund that was answered, with what was asked.
 type storedRefund struct {
-	Asked  wire.Refund        `json:"asked"`
-	Answer wire.RefundOutcome `json:"answer"`
+	TerminalID string             `json:"terminal_id"`
+	Asked      wire.Refund        `json:"asked"`
+	Answer     wire.RefundOutcome `json:"answer"`
 }
 
 // refund gives part of a trade back to the wallet that paid it. Idempotent by its number.
@@ -48,7 +49,7 @@ func (l *Ledger) refund(terminalID string, m *wire.Refund) (out wire.RefundOutco
 		} else if err != nil {
 			return err
 		}
-		return put(txn, key, storedRefund{asked, out})
+		return put(txn, key, storedRefund{terminalID, asked, out})
 	})
 	return out, err
 }

@@ -2,15 +2,20 @@ package ledgersim
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gorilla/websocket"
+	"github.com/oklog/ulid/v2"
 
 	"yupos/sync/wire"
 )
@@ -22,7 +27,7 @@ const (
 	pingEvery  = 20 * time.Second // what the terminal is told: it must be heard at least this often
 	readWait   = 45 * time.Second
 	maxAtOnce  = 64 // messages of one terminal in work; more wait in the socket
-	maxNewsOut = 256
+	newsAtOnce = 64 // results read from the store together
 )
 
 // conn is one terminal's connection. Writes take turns.
@@ -32,6 +37,8 @@ type conn struct {
 	terminal string
 	write    sync.Mutex
 	slots    chan struct{}
+	wake     chan struct{} // there may be news
+	told     uint64        // news sent on this connection; only tell uses it
 	gone     sync.Once
 }
 
@@ -62,25 +69,26 @@ func (l *Ledger) serveTerminal(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	c := &conn{ws: ws, ledger: l, slots: make(chan struct{}, maxAtOnce)}
+	c := &conn{ws: ws, ledger: l, slots: make(chan struct{}, maxAtOnce), wake: make(chan struct{}, 1)}
 	defer c.close()
 	if ws.Subprotocol() != wire.Subprotocol {
 		ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseProtocolError, "subprotocol"), time.Now().Add(writeWait))
 		return
 	}
 	ws.SetReadLimit(wire.MaxFrame)
-	if err := c.hello(r.TLS.PeerCertificates[0].Subject.CommonName); err != nil {
+	if err := c.hello(r.TLS.PeerCertificates[0]); err != nil {
 		l.log.Info("terminal refused", slog.Any("err", err))
 		return
 	}
 	defer l.forget(c)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	go c.tell(ctx)
 	c.listen(ctx)
 }
 
 // hello takes the first message, which must be a Hello of the certificate's terminal.
-func (c *conn) hello(name string) error {
+func (c *conn) hello(cert *x509.Certificate) error {
 	c.ws.SetReadDeadline(time.Now().Add(helloWait))
 	_, data, err := c.ws.ReadMessage()
 	if err != nil {
@@ -92,11 +100,11 @@ func (c *conn) hello(name string) error {
 		c.send(frame.ID, wire.Refused{Code: wire.RefusedMalformed, Detail: "hello first"})
 		return errors.Join(err, errors.New("no hello"))
 	}
-	if h.TerminalID != name {
+	if h.TerminalID != cert.Subject.CommonName {
 		c.send(frame.ID, wire.Refused{Code: wire.RefusedNotYou, Detail: "the certificate names another terminal"})
-		return fmt.Errorf("terminal %s with the certificate of %s", h.TerminalID, name)
+		return fmt.Errorf("terminal %.16q with the certificate of %s", h.TerminalID, cert.Subject.CommonName)
 	}
-	welcome, news, err := c.ledger.greet(h)
+	welcome, err := c.ledger.greet(h, cert)
 	var no refusal
 	if errors.As(err, &no) {
 		c.send(frame.ID, wire.Refused{Code: string(no), Detail: "see the terminal's book", RetryAfterMillis: 60000})
@@ -104,68 +112,119 @@ func (c *conn) hello(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.send(frame.ID, welcome); err != nil {
-		return err
+	c.terminal, c.told = h.TerminalID, h.NewsCursor
+	if !c.ledger.adopt(c) {
+		return errors.New("the link went down")
 	}
-	c.terminal = h.TerminalID
-	c.ledger.adopt(c)
-	for _, n := range news {
-		if err := c.send(0, n); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.send(frame.ID, welcome)
 }
 
-// greet judges a terminal's book against what the ledger holds of it, and collects the news that the book lacks.
-func (l *Ledger) greet(h *wire.Hello) (wire.Welcome, []wire.Result, error) {
+// tell pushes the news of this terminal, in their order and without gaps, until the connection ends. What is lost on the
+// way is sent again after the next hello.
+func (c *conn) tell(ctx context.Context) {
+	for ctx.Err() == nil {
+		news, err := c.ledger.newsAfter(c.terminal, c.told)
+		if err != nil {
+			return
+		}
+		for _, n := range news {
+			fate := c.ledger.fateOf(wire.TypeResult)
+			if !pause(ctx, fate.after) {
+				return
+			}
+			if fate.cut || c.send(0, n) != nil {
+				c.close()
+				return
+			}
+			c.told = n.Sequence
+		}
+		if len(news) > 0 {
+			continue
+		}
+		select {
+		case <-c.wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// newsAfter reads the results that follow a sequence.
+func (l *Ledger) newsAfter(terminalID string, sequence uint64) (news []wire.Result, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var welcome wire.Welcome
-	var news []wire.Result
-	err := l.db.Update(func(txn *badger.Txn) error {
+	err = l.db.View(func(txn *badger.Txn) error {
+		for len(news) < newsAtOnce {
+			var r wire.Result
+			if err := get(txn, newsKey(terminalID, sequence+1), &r); errors.Is(err, errNone) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			news = append(news, r)
+			sequence++
+		}
+		return nil
+	})
+	return news, err
+}
+
+// greet judges a terminal's book against what the ledger holds of it.
+func (l *Ledger) greet(h *wire.Hello, cert *x509.Certificate) (welcome wire.Welcome, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err = l.db.Update(func(txn *badger.Txn) error {
 		t, err := l.terminalOf(txn, h.TerminalID)
 		if err != nil {
 			return err
 		}
-		if t.MerchantID != h.MerchantID {
+		public, isKey := cert.PublicKey.(ed25519.PublicKey)
+		if !isKey || hex.EncodeToString(public) != t.Public || t.MerchantID != h.MerchantID {
 			return refusal(wire.RefusedNotYou)
 		}
-		if t.Epoch == h.Epoch {
-			if h.Sequence < t.Sequence {
-				return refusal(wire.RefusedRolledBack)
-			}
-			if h.Sequence == t.Sequence && h.Head != t.Head {
-				return refusal(wire.RefusedForked)
-			}
-		}
-		welcome = wire.Welcome{Version: 1, NewsSequence: t.News, Time: wire.Millis(l.now().UnixMilli()), PingEveryMillis: pingEvery.Milliseconds()}
-		if t.Epoch == h.Epoch {
-			welcome.AckedSequence, welcome.AckedHead = t.Sequence, t.Head
-		}
-		t.Acked = max(t.Acked, min(h.NewsCursor, t.News))
-		if err := put(txn, terminalKey(t.ID), t); err != nil {
+		if err := t.judge(h.Epoch, h.Sequence, h.Head); err != nil {
 			return err
 		}
-		all, err := list[wire.Result](txn, "news/"+t.ID+"/")
-		for _, n := range all {
-			if n.Sequence > h.NewsCursor && len(news) < maxNewsOut {
-				news = append(news, n)
-			}
+		welcome = wire.Welcome{
+			Version: 1, AckedSequence: t.Sequence, AckedHead: t.Head, NewsSequence: t.News,
+			Time: wire.Millis(l.now().UnixMilli()), PingEveryMillis: pingEvery.Milliseconds(),
 		}
-		return err
+		t.Acked = max(t.Acked, min(h.NewsCursor, t.News))
+		return put(txn, terminalKey(t.ID), t)
 	})
-	return welcome, news, err
+	return welcome, err
 }
 
-// adopt makes c the terminal's connection; an older one ends.
-func (l *Ledger) adopt(c *conn) {
+// judge compares a book with what the ledger holds of it: an older or a parallel one is refused, one of a new epoch is
+// noted and closes the epoch before it for good.
+func (t *terminal) judge(epoch string, sequence uint64, head string) error {
+	switch {
+	case epoch == "" || slices.Contains(t.Past, epoch):
+		return refusal(wire.RefusedRolledBack)
+	case epoch != t.Epoch:
+		if t.Epoch != "" {
+			t.Past = append(t.Past, t.Epoch)
+		}
+		t.Epoch, t.Sequence, t.Head = epoch, 0, ""
+	case sequence < t.Sequence:
+		return refusal(wire.RefusedRolledBack)
+	case sequence == t.Sequence && t.Head != "" && head != t.Head:
+		return refusal(wire.RefusedForked)
+	}
+	return nil
+}
+
+// adopt makes c the terminal's connection; an older one ends. It answers false if the link went down meanwhile.
+func (l *Ledger) adopt(c *conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.link.Up {
+		return false
+	}
 	if old := l.conns[c.terminal]; old != nil {
 		old.close()
 	}
 	l.conns[c.terminal] = c
+	return true
 }
 
 func (l *Ledger) forget(c *conn) {
@@ -258,6 +317,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // reply carries out one message of a terminal; nil where it has no answer.
 func (l *Ledger) reply(terminalID string, body any) any {
+	if !wellFormed(body) {
+		return wire.Refused{Code: wire.RefusedMalformed, Detail: "a number or an amount is out of its form"}
+	}
 	var out any
 	var err error
 	switch m := body.(type) {
@@ -289,6 +351,28 @@ func (l *Ledger) reply(terminalID string, body any) any {
 	return out
 }
 
+// wellFormed judges what can be judged without the books: our numbers are ULIDs, amounts are payable.
+func wellFormed(body any) bool {
+	switch m := body.(type) {
+	case *wire.Pay:
+		return isULID(m.TradeNo) && m.TotalFen.CheckPayable() == nil && m.Attempt > 0
+	case *wire.Order:
+		return isULID(m.TradeNo) && m.TotalFen.CheckPayable() == nil
+	case *wire.Query:
+		return isULID(m.TradeNo)
+	case *wire.Reverse:
+		return isULID(m.TradeNo) && m.TotalFen >= 0
+	case *wire.Refund:
+		return isULID(m.TradeNo) && isULID(m.RefundNo) && m.RefundFen.CheckPayable() == nil
+	}
+	return true
+}
+
+func isULID(s string) bool {
+	u, err := ulid.ParseStrict(s)
+	return err == nil && u.String() == s
+}
+
 // anchor keeps the newest durable head of a terminal's book.
 func (l *Ledger) anchor(terminalID string, m *wire.Anchor) (wire.Anchored, error) {
 	l.mu.Lock()
@@ -298,11 +382,8 @@ func (l *Ledger) anchor(terminalID string, m *wire.Anchor) (wire.Anchored, error
 		if err != nil {
 			return err
 		}
-		if t.Epoch == m.Epoch && m.Sequence < t.Sequence {
-			return refusal(wire.RefusedRolledBack)
-		}
-		if t.Epoch == m.Epoch && m.Sequence == t.Sequence && m.Head != t.Head {
-			return refusal(wire.RefusedForked)
+		if err := t.judge(m.Epoch, m.Sequence, m.Head); err != nil {
+			return err
 		}
 		t.Epoch, t.Sequence, t.Head = m.Epoch, m.Sequence, m.Head
 		return put(txn, terminalKey(terminalID), t)
@@ -310,7 +391,8 @@ func (l *Ledger) anchor(terminalID string, m *wire.Anchor) (wire.Anchored, error
 	return wire.Anchored{Epoch: m.Epoch, Sequence: m.Sequence, Head: m.Head}, err
 }
 
-// acknowledge forgets news that are durable in the terminal's book.
+// acknowledge notes which news are durable in the terminal's book. They are kept all the same: a book that is restored from
+// an older copy asks for them again.
 func (l *Ledger) acknowledge(terminalID string, m *wire.Ack) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -319,11 +401,7 @@ func (l *Ledger) acknowledge(terminalID string, m *wire.Ack) error {
 		if err != nil {
 			return err
 		}
-		for ; t.Acked < min(m.News, t.News); t.Acked++ {
-			if err := txn.Delete([]byte(newsKey(terminalID, t.Acked+1))); err != nil {
-				return err
-			}
-		}
+		t.Acked = max(t.Acked, min(m.News, t.News))
 		return put(txn, terminalKey(terminalID), t)
 	})
 }
@@ -345,8 +423,12 @@ func (l *Ledger) news(txn *badger.Txn, terminalID string, o wire.Outcome) (push 
 		l.mu.Lock()
 		c := l.conns[terminalID]
 		l.mu.Unlock()
-		if c != nil {
-			go c.send(0, r) // a slow terminal does not hold up the customer; what is lost is sent again after its hello
+		if c == nil {
+			return
+		}
+		select { // a slow terminal does not hold up the customer
+		case c.wake <- struct{}{}:
+		default:
 		}
 	}, put(txn, terminalKey(terminalID), t)
 }

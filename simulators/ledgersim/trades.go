@@ -86,8 +86,7 @@ func (l *Ledger) pay(terminalID string, m *wire.Pay) (out wire.Outcome, err erro
 		err = l.charge(txn, &t, m)
 		var no refusal
 		if errors.As(err, &no) {
-			t.State, t.Reason = wire.StatePayError, string(no)
-			t.Answers[m.Attempt] = t.outcome()
+			t.decline(string(no))
 		} else if err != nil {
 			return err
 		}
@@ -124,16 +123,17 @@ func (l *Ledger) payTrade(txn *badger.Txn, terminalID string, m *wire.Pay) (trad
 	if t.Content == nil {
 		t.Content, t.Answers = map[int]string{}, map[int]wire.Outcome{}
 	}
-	if had, ok := t.Content[m.Attempt]; ok && had != content || t.TotalFen != m.TotalFen {
+	had, known := t.Content[m.Attempt]
+	if known && had != content || t.TotalFen != m.TotalFen || t.OutTradeNo != "" && t.OutTradeNo != m.OutTradeNo {
 		return t, nil, refusal(wire.RefusedIDReused)
 	}
+	l.lapse(&t)
 	if answer, ok := t.Answers[m.Attempt]; ok {
 		answer.Replayed = true
 		return t, &answer, nil
 	}
-	if _, ok := t.Content[m.Attempt]; ok || t.State != wire.StateNotPay && t.State != wire.StatePayError {
-		l.lapse(&t)
-		answer := t.outcome()
+	if known || m.Attempt < t.Attempt || t.State != wire.StateNotPay && t.State != wire.StatePayError {
+		answer := t.outcome() // a late, lower attempt is never judged anew: the newest one speaks for the trade
 		answer.Replayed = true
 		return t, &answer, put(txn, tradeKey(terminalID, m.TradeNo), t)
 	}
@@ -238,11 +238,24 @@ func (l *Ledger) take(txn *badger.Txn, t *trade, w wallet) error {
 	return nil
 }
 
+// decline ends the present attempt and keeps its answer for a repeat.
+func (t *trade) decline(reason string) {
+	t.State, t.Reason = wire.StatePayError, reason
+	if t.Answers == nil { // an empty one is not stored
+		t.Answers = map[int]wire.Outcome{}
+	}
+	t.Answers[t.Attempt] = t.outcome()
+}
+
+// waits reports whether the customer may still confirm.
+func (t trade) waits(now time.Time) bool {
+	return t.State == wire.StateUserPaying && now.Sub(t.AskedAt) <= confirmFor
+}
+
 // lapse ends a payment that the customer did not confirm in time.
 func (l *Ledger) lapse(t *trade) {
-	if t.State == wire.StateUserPaying && l.now().Sub(t.AskedAt) > confirmFor {
-		t.State, t.Reason = wire.StatePayError, "CONFIRM_TIMEOUT"
-		t.Answers[t.Attempt] = t.outcome()
+	if t.State == wire.StateUserPaying && !t.waits(l.now()) {
+		t.decline("CONFIRM_TIMEOUT")
 	}
 }
 
@@ -250,7 +263,7 @@ func (l *Ledger) lapse(t *trade) {
 func (l *Ledger) register(terminalID string, m *wire.Order) (out wire.Outcome, err error) {
 	return l.withTrade(terminalID, m.TradeNo, func(txn *badger.Txn, t *trade) error {
 		if t.TradeNo != "" {
-			if t.TotalFen != m.TotalFen {
+			if t.TotalFen != m.TotalFen || t.OutTradeNo != "" && t.OutTradeNo != m.OutTradeNo {
 				return refusal(wire.RefusedIDReused)
 			}
 			if t.OutTradeNo == "" {
@@ -288,6 +301,9 @@ func (l *Ledger) query(terminalID string, m *wire.Query) (out wire.Outcome, err 
 // reverse ends a trade for good, also one that was never heard of.
 func (l *Ledger) reverse(terminalID string, m *wire.Reverse) (out wire.Outcome, err error) {
 	return l.withTrade(terminalID, m.TradeNo, func(txn *badger.Txn, t *trade) error {
+		if t.TradeNo != "" && t.TotalFen != m.TotalFen && m.TotalFen != 0 {
+			return refusal(wire.RefusedIDReused)
+		}
 		switch t.State {
 		case wire.StateSuccess:
 			return l.giveBack(txn, t, m.Reason)

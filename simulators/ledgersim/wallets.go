@@ -85,9 +85,16 @@ func (l *Ledger) affordable(txn *badger.Txn, w wallet, total money.Fen) error {
 	return err
 }
 
-// found makes the demo's four customers, once.
-func (l *Ledger) found() error {
-	return l.db.Update(func(txn *badger.Txn) error {
+// found makes the demo's four customers, once, and answers how often this ledger was opened.
+func (l *Ledger) found() (openings uint64, err error) {
+	err = l.db.Update(func(txn *badger.Txn) error {
+		if err := get(txn, "openings", &openings); err != nil && !errors.Is(err, errNone) {
+			return err
+		}
+		openings++
+		if err := put(txn, "openings", openings); err != nil {
+			return err
+		}
 		for i, name := range []string{"张伟", "王芳", "李娜", "刘洋"} {
 			phone := fmt.Sprintf("1380000000%d", i+1)
 			if err := get(txn, walletKey(phone), new(wallet)); err == nil {
@@ -105,6 +112,7 @@ func (l *Ledger) found() error {
 		}
 		return nil
 	})
+	return openings, err
 }
 
 // issue signs a certificate for a wallet's fresh key under a fresh token.
@@ -318,7 +326,7 @@ func (l *Ledger) confirm(phone, pin string) (t trade, err error) {
 		}
 		found := false
 		for _, candidate := range trades {
-			if candidate.Phone == phone && candidate.State == wire.StateUserPaying {
+			if candidate.Phone == phone && candidate.waits(l.now()) && !candidate.AskedAt.Before(t.AskedAt) {
 				t, found = candidate, true
 			}
 		}
@@ -330,19 +338,15 @@ func (l *Ledger) confirm(phone, pin string) (t trade, err error) {
 		case pin != w.PIN:
 			return refusal("WRONG_PIN")
 		}
-		l.lapse(&t)
-		if t.State == wire.StateUserPaying {
-			err = l.take(txn, &t, *w)
-			var no refusal
-			if errors.As(err, &no) {
-				t.State, t.Reason = wire.StatePayError, string(no)
-				t.Answers[t.Attempt] = t.outcome()
-			} else if err != nil {
-				return err
-			}
-			if err := get(txn, walletKey(phone), w); err != nil {
-				return err
-			}
+		err = l.take(txn, &t, *w)
+		var no refusal
+		if errors.As(err, &no) {
+			t.decline(string(no))
+		} else if err != nil {
+			return err
+		}
+		if err := get(txn, walletKey(phone), w); err != nil { // take noted what was spent
+			return err
 		}
 		if err := put(txn, tradeKey(t.TerminalID, t.TradeNo), t); err != nil {
 			return err
