@@ -155,6 +155,9 @@ func (b *Book) Report() journal.Report { return b.report }
 // Head is the end of the durable journal.
 func (b *Book) Head() journal.Head { return b.journal.Head() }
 
+// Mirror is nil while the journal's copy has everything that was answered, or if there is none; else why it is left out.
+func (b *Book) Mirror() error { return b.journal.Mirror() }
+
 // Cursor names a place in a journal: how far the ledger holds its head, or where the journal stands.
 type Cursor struct {
 	Epoch    string `cbor:"1,keyasint"` // ULID

@@ -479,6 +479,26 @@ func TestACopyTakenAtAnyMomentOpensWithEveryAnsweredStep(t *testing.T) {
 	}
 }
 
+func TestABookLivesOnInItsMirror(t *testing.T) {
+	s := newShop(t)
+	check(t, s.Close())
+	s.opts.Dir, s.opts.Mirror = t.TempDir(), t.TempDir()
+	s.open()
+	for i := range 5 {
+		s.sell(i)
+	}
+	check(t, s.Close())
+	check(t, os.RemoveAll(filepath.Join(s.opts.Dir, "journal")))
+	s.open()
+	if err := s.Err(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		s.must(s.Trade(s.online(i).OutTradeNo))
+	}
+	s.sell(6)
+}
+
 func TestAClosedBookRefusesByName(t *testing.T) {
 	s := newShop(t)
 	check(t, s.Close())

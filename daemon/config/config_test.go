@@ -75,7 +75,6 @@ func TestEveryFaultOfAFileIsNamedAtItsPlace(t *testing.T) {
 			"10:1:ledger.urls must be a list of texts with at least one entry",
 			"13:1:printer.auto must be true or false, not a number",
 			"14:1:printer.baud must be one of 1200 2400 4800 9600 19200 38400 57600 115200",
-			"17:1:book.mirror this version keeps no mirror of the book yet",
 		}},
 		{"missing.toml", []string{
 			"0:0:ledger.urls is missing",

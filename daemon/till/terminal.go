@@ -163,6 +163,9 @@ func (t *Till) warnings(link LinkState, devices []Device) ([]Warning, error) {
 	if err := t.book.Err(); err != nil {
 		list = append(list, Warning{"BOOK_STOPPED", "账本停止写入，停止收款，请联系客服", "The book takes no more entries; stop selling and call support"})
 	}
+	if t.book.Mirror() != nil {
+		list = append(list, Warning{"MIRROR_LEFT_OUT", "账本副本写入失败，已停用副本，请检查第二块盘", "The book's copy failed and is left out; check the second device"})
+	}
 	if !link.Up {
 		list = append(list, Warning{"LINK_DOWN", "网络断开：动态码仍可出示，付款结果恢复后确认", "The line is down: dynamic codes still show, results follow when it is back"})
 	}

@@ -44,7 +44,7 @@ func TestTheNextStepOfATrade(t *testing.T) {
 		"never sent and too late it is only asked for":         {submitted(nil), memory{}, at(50), step{op: payment.OpQuery, at: at(4)}},
 		"refused for good it is only asked for":                {submitted(func(p *payment.Payment) { p.PaySent = false; p.LastOp = payment.OpQuery }), memory{sent: 1, refused: 1}, at(5), step{op: payment.OpQuery, at: at(4)}},
 		"never heard of it is sent again":                      {submitted(func(p *payment.Payment) { p.PaySent = false; p.LastOp, p.LastAskAt = payment.OpQuery, at(4) }), memory{sent: 1}, at(5), step{op: payment.OpPay, at: at(4)}},
-		"never heard of but out of its window it is not":       {submitted(func(p *payment.Payment) { p.PaySent = false; p.LastOp, p.LastAskAt = payment.OpQuery, at(4) }), memory{sent: 1}, at(62), step{op: payment.OpQuery, at: at(7)}},
+		"never heard of and out of its window it is ended":     {submitted(func(p *payment.Payment) { p.PaySent = false; p.LastOp, p.LastAskAt = payment.OpQuery, at(4) }), memory{sent: 1}, at(62), step{op: payment.OpReverse, at: at(4)}},
 		"the second code of a trade is a first pay again":      {submitted(func(p *payment.Payment) { p.Attempt = 2 }), memory{sent: 1, refused: 1}, at(1), step{op: payment.OpPay, fresh: true}},
 		"a reversal waits for the answer to the last query":    {submitted(asked(payment.OpQuery, 46)), memory{sent: 1, waiting: at(49)}, at(46), step{op: payment.OpReverse, at: at(49)}},
 		"a cancel waits for nothing":                           {submitted(func(p *payment.Payment) { p.Reversing = true }), memory{sent: 1, waiting: at(4)}, at(2), step{op: payment.OpReverse}},
