@@ -89,15 +89,31 @@ func (h header) encode(terminalID string, key []byte) []byte {
 // decodeHeader reads and authenticates a header, and gives the key of its segment's batches. ErrVersion names a format
 // that is not this one; ErrKey says that the header does not verify; errNoHeader that there is none.
 func decodeHeader(raw []byte, o Options) (header, cipher.AEAD, error) {
+	h, err := parseHeader(raw)
+	if err != nil {
+		return h, nil, err
+	}
+	aead, headerKey, err := keys(o.Key, o.TerminalID, h.salt, h.number)
+	if err != nil {
+		return h, nil, err
+	}
+	if !hmac.Equal(mac(headerKey, raw[:headerMAC]), raw[headerMAC:headerBytes]) || string(raw[16:24]) != o.TerminalID {
+		return h, nil, ErrKey
+	}
+	return h, aead, nil
+}
+
+// parseHeader reads a header as it stands.
+func parseHeader(raw []byte) (header, error) {
 	var h header
 	if len(raw) < 10 || string(raw[:8]) != magic {
-		return h, nil, errNoHeader
+		return h, errNoHeader
 	}
 	if v := binary.BigEndian.Uint16(raw[8:]); v != version {
-		return h, nil, fmt.Errorf("%w: version %d, this program knows %d", ErrVersion, v, version)
+		return h, fmt.Errorf("%w: version %d, this program knows %d", ErrVersion, v, version)
 	}
 	if len(raw) < headerBytes {
-		return h, nil, errNoHeader
+		return h, errNoHeader
 	}
 	h.number = binary.BigEndian.Uint32(raw[12:])
 	h.epoch = [16]byte(raw[24:])
@@ -109,14 +125,7 @@ func decodeHeader(raw []byte, o Options) (header, cipher.AEAD, error) {
 	h.cut.Offset = int64(binary.BigEndian.Uint64(raw[136:]))
 	h.cut.Length = int64(binary.BigEndian.Uint64(raw[144:]))
 	h.cut.SHA256 = [32]byte(raw[152:])
-	aead, headerKey, err := keys(o.Key, o.TerminalID, h.salt, h.number)
-	if err != nil {
-		return h, nil, err
-	}
-	if !hmac.Equal(mac(headerKey, raw[:headerMAC]), raw[headerMAC:headerBytes]) || string(raw[16:24]) != o.TerminalID {
-		return h, nil, ErrKey
-	}
-	return h, aead, nil
+	return h, nil
 }
 
 // frame is what stands in front of a batch's sealed text. All of it is additional data of the seal.

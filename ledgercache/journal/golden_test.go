@@ -125,6 +125,35 @@ func TestTheGoldenJournalOpensForEver(t *testing.T) {
 	}
 }
 
+func TestTheChainOfAnArchiveIsFollowedWithoutTheKey(t *testing.T) {
+	want, err := os.ReadFile(goldenHead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at Head
+	for n := uint32(1); n <= 2; n++ {
+		raw, err := os.ReadFile(segmentPath(goldenDir, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		from, to, err := Chain(bytes.NewReader(raw))
+		if err != nil || n > 1 && from != at {
+			t.Fatalf("segment %d: from %+v, want %+v: %v", n, from, at, err)
+		}
+		at = to
+		for _, off := range []int{headerBytes + 3, headerBytes + 20, headerBytes + 60, len(raw) - 1} {
+			bad := slices.Clone(raw)
+			bad[off] ^= 1
+			if _, to, err := Chain(bytes.NewReader(bad)); err == nil && to == at {
+				t.Errorf("segment %d: a changed byte at %d leaves the chain as it was", n, off)
+			}
+		}
+	}
+	if got := fmt.Sprintf("%d %x\n", at.Sequence, at.Hash); got != string(want) {
+		t.Errorf("the chain ends at %s, want %s", got, want)
+	}
+}
+
 func TestANewerFormatIsRefusedByNameAndUntouched(t *testing.T) {
 	for _, where := range []string{"0000000001.seg", "0000000002.seg"} {
 		o := goldenCopy(t)

@@ -94,6 +94,9 @@ type Options struct {
 	FS           FS // nil = the operating system's
 	Log          *slog.Logger
 	NewEpoch     func() [16]byte // nil = a ULID
+	// ReadOnly opens what is there without changing it: for a disk that is full, failing or read-only. Batches above the
+	// last synced witness are read, but nothing may be promised on them.
+	ReadOnly bool
 	// BeginEpoch begins a new epoch that names the old head, as a restored or imported book must.
 	BeginEpoch bool
 }
@@ -149,10 +152,12 @@ func Open(o Options) (*Journal, Report, error) {
 	}
 	j := &Journal{o: o, log: o.Log, primary: &shelf{name: "primary", path: o.Dir, fs: o.FS}}
 	j.from = j.primary
-	if err := o.FS.Mkdir(o.Dir, true); err != nil {
-		return nil, Report{}, fmt.Errorf("journal: %w", err)
+	if !o.ReadOnly {
+		if err := o.FS.Mkdir(o.Dir, true); err != nil {
+			return nil, Report{}, fmt.Errorf("journal: %w", err)
+		}
 	}
-	if j.primary.lock, err = o.FS.Lock(filepath.Join(o.Dir, "LOCK"), false); err != nil {
+	if j.primary.lock, err = o.FS.Lock(filepath.Join(o.Dir, "LOCK"), o.ReadOnly); err != nil {
 		return nil, Report{}, err
 	}
 	report, err := j.open()

@@ -37,6 +37,11 @@ func (j *Journal) open() (Report, error) {
 		j.log.Error("journal opened read-only", slog.Any("err", problem))
 		return r, nil
 	}
+	if j.o.ReadOnly {
+		j.err = fmt.Errorf("%w: opened so", ErrReadOnly)
+		r.MirrorErr = j.mirrorErr
+		return r, nil
+	}
 	j.primary.slots = p.slots
 	if m != nil {
 		j.mirror.slots = m.slots
@@ -54,9 +59,12 @@ func (j *Journal) surveyMirror() (*survey, error) {
 	}
 	d := &shelf{name: "mirror", path: j.o.Mirror, fs: j.o.FS}
 	j.mirror = d
-	err := d.fs.Mkdir(d.path, false)
+	var err error
+	if !j.o.ReadOnly {
+		err = d.fs.Mkdir(d.path, false)
+	}
 	if err == nil {
-		d.lock, err = d.fs.Lock(filepath.Join(d.path, "LOCK"), false)
+		d.lock, err = d.fs.Lock(filepath.Join(d.path, "LOCK"), j.o.ReadOnly)
 	}
 	var s *survey
 	if err == nil {
@@ -385,6 +393,42 @@ func (s *survey) shorten(segments []*segment) error {
 		}
 	}
 	return nil
+}
+
+// Chain follows the hash chain of one segment without any key, as an archive may be checked by whoever keeps it: from the
+// head before its first batch to the head after its last, with the sequences as its frames say them. It proves that no
+// byte of the sealed batches changed between two heads that are known; the rest only the key can prove.
+func Chain(segment io.ReaderAt) (from, to Head, err error) {
+	raw := make([]byte, headerBytes)
+	if _, err := segment.ReadAt(raw, 0); err != nil {
+		return from, to, fmt.Errorf("journal: header: %w", err)
+	}
+	h, err := parseHeader(raw)
+	if err != nil {
+		return from, to, err
+	}
+	from = h.before
+	to = Head{Epoch: h.epoch, Sequence: from.Sequence, Hash: from.Hash}
+	buf := make([]byte, maxFrame)
+	for off := int64(headerBytes); ; {
+		n, err := segment.ReadAt(buf[:frameBytes], off)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return from, to, fmt.Errorf("journal: offset %d: %w", off, err)
+		}
+		if allZero(buf[:n]) {
+			return from, to, nil
+		}
+		f, whole := decodeFrame(buf[:frameBytes])
+		if n < frameBytes || !whole || f.first != to.Sequence+1 || f.before != to.Hash {
+			return from, to, fmt.Errorf("%w: frame at offset %d, sequence %d", ErrDamaged, off, to.Sequence+1)
+		}
+		sealed := buf[frameBytes : frameBytes+f.length]
+		if _, err := segment.ReadAt(sealed, off+frameBytes); err != nil {
+			return from, to, fmt.Errorf("%w: batch at offset %d: %w", ErrDamaged, off, err)
+		}
+		to.Sequence, to.Hash = to.Sequence+uint64(f.count), chain(to.Hash, sealed)
+		off += int64(frameBytes + f.length)
+	}
 }
 
 // Verify proves a journal without changing it: every batch of every copy, the chain, and every witness. The report says

@@ -108,6 +108,35 @@ func TestARestoredBookBeginsAnEpochThatNamesTheOldHead(t *testing.T) {
 	holds(t, j, n)
 }
 
+func TestAFullOrFailingDiskIsOpenedToReadAndLeftAsItIs(t *testing.T) {
+	o := simulated(9)
+	d := o.FS.(*disk)
+	j, _ := mustOpen(t, o)
+	n := fill(t, j, 0, 6)
+	kill(j)
+	d.restart()
+	d.brokenDir = "/j"
+	if _, _, err := Open(o); err == nil || errors.Is(err, ErrReadOnly) {
+		t.Fatalf("a disk that takes nothing was opened: %v", err)
+	}
+	before := d.clone()
+	o.ReadOnly = true
+	j, r := mustOpen(t, o)
+	if r.Problem != nil || !errors.Is(j.ReadOnly(), ErrReadOnly) {
+		t.Fatalf("%+v, %v", r, j.ReadOnly())
+	}
+	holds(t, j, n)
+	if _, err := j.Append([][]byte{{1}}); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("it took a record: %v", err)
+	}
+	j.Close()
+	for name, ino := range before.live {
+		if string(ino.live) != string(d.live[name].live) {
+			t.Errorf("%s was changed", name)
+		}
+	}
+}
+
 func TestOldSegmentsCanBeMovedAwayFromTheFront(t *testing.T) {
 	o := simulated(5)
 	d := o.FS.(*disk)
