@@ -18,6 +18,9 @@ import (
 // browser opens a real Chromium on the cashier's page, or skips the test in words where there is none.
 func (c *counter) browser(width, height int64, path string) context.Context {
 	c.t.Helper()
+	if testing.Short() {
+		c.t.Skip("-short: no browser")
+	}
 	found := ""
 	for _, name := range []string{"/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"} {
 		if _, err := os.Stat(name); err == nil {
@@ -63,10 +66,13 @@ func stage(look string) string {
 	return `document.getElementById("stage").className === "` + look + `"`
 }
 
+// shoot keeps a picture of the page in the directory that YUPOS_PICTURES names: the two of the README, or with
+// YUPOS_PICTURES_ALL every state.
 func (c *counter) shoot(ctx context.Context, name string) {
 	c.t.Helper()
 	dir := os.Getenv("YUPOS_PICTURES")
-	if dir == "" {
+	all := os.Getenv("YUPOS_PICTURES_ALL") != ""
+	if dir == "" || !all && name != "cashier" && name != "display" {
 		return
 	}
 	time.Sleep(400 * time.Millisecond) // pictures only: let animations end
@@ -122,12 +128,12 @@ func TestTwelveFiftyIsFourKeysAndOneScan(t *testing.T) {
 	c.run(ctx, chromedp.KeyEvent(kb.Enter))
 	c.sees(ctx, stage("code"))
 	c.sees(ctx, `document.getElementById("code").complete && document.getElementById("code").naturalWidth > 0`)
-	c.shoot(ctx, "code")
+	c.shoot(ctx, "cashier")
 }
 
 // faults are what is wrong with the page as it stands: controls that are too small, words that are too pale.
 const faults = `(() => {
-  const out = [], lum = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+  const out = [], lum = c => { const [r, g, b] = c.match(/[\d.]+/g).map(Number).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
   const behind = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (c !== "rgba(0, 0, 0, 0)" && c !== "transparent") return c; } return "rgb(255,255,255)"; };
   for (const b of document.querySelectorAll("button, a[href]")) {
     const r = b.getBoundingClientRect();
@@ -146,7 +152,7 @@ const faults = `(() => {
     const words = [...document.querySelectorAll("#actions button")].map(b => b.textContent).join(" ");
     if (words !== "查单F6 等待") out.push("an unknown result offers: " + words);
   }
-  return out.join("\\n");
+  return out.join("\n");
 })()`
 
 func (c *counter) sound(ctx context.Context, where string) {
@@ -167,6 +173,7 @@ func TestEveryStateIsReadableAndReachableInEverySize(t *testing.T) {
 		width, height int64
 	}{{"1024", 1024, 768}, {"1366", 1366, 768}, {"390", 390, 844}} {
 		t.Run(size.name, func(t *testing.T) {
+			t.Parallel() // each waits 3 s for an answer that does not come
 			c := newCounter(t)
 			ctx := c.browser(size.width, size.height, "/")
 			c.sees(ctx, `document.getElementById("shop").textContent === "渝中小面"`)

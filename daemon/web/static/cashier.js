@@ -116,9 +116,13 @@
     if (cur) cur.heard = look;
     if (look === 'paid') tone([660, 880, 1320]); else if (look === 'failed' || look === 'rescan') tone([220, 180]); else if (look === 'unknown') tone([440, 440, 440]);
   }
+  let salesKey = '';
   function drawSales() {
     const list = [...sales.values()].filter(t => !(t.trade_state === 'CLOSED' && t.mode === 'counter'))
       .sort((a, b) => a.trade_no < b.trade_no ? 1 : -1).slice(0, ROWS);
+    const key = JSON.stringify(list.map(t => [t, lookOf(t, Date.parse(t.created_at) - offset)]));
+    if (key === salesKey) return; // a row that did not change keeps its buttons under the finger
+    salesKey = key;
     $('sales').replaceChildren(...(list.length ? list.map(row) : [emptyRow()]));
   }
   function emptyRow() {
@@ -460,7 +464,7 @@
   }
   setInterval(() => {
     text('clock', new Date(serverNow() + 8 * 3600e3).toISOString().slice(11, 19));
-    drawBanner(); draw();
+    drawBanner(); drawSales(); draw();
   }, 250);
   beat = Date.now();
   connect();
