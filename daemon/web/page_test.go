@@ -106,6 +106,7 @@ func (c *counter) holder(want func(payment.Payment) bool) payment.Payment {
 }
 
 func TestTwelveFiftyIsFourKeysAndOneScan(t *testing.T) {
+	t.Parallel()
 	c := newCounter(t)
 	ctx := c.browser(1366, 768, "/")
 	c.sees(ctx, `document.getElementById("shop").textContent === "渝中小面"`)
@@ -168,6 +169,7 @@ func (c *counter) sound(ctx context.Context, where string) {
 }
 
 func TestEveryStateIsReadableAndReachableInEverySize(t *testing.T) {
+	t.Parallel()
 	for _, size := range []struct {
 		name          string
 		width, height int64
@@ -203,6 +205,7 @@ func TestEveryStateIsReadableAndReachableInEverySize(t *testing.T) {
 }
 
 func TestTheCustomersPageShowsTheCodeAndTheTick(t *testing.T) {
+	t.Parallel()
 	c := newCounter(t)
 	ctx := c.browser(1280, 800, "/display")
 	c.sees(ctx, `document.body.className === "idle" && document.getElementById("word").textContent === "渝中小面"`)
@@ -218,6 +221,7 @@ func TestTheCustomersPageShowsTheCodeAndTheTick(t *testing.T) {
 }
 
 func TestAScannerThatTypesChargesTheAmountAndLeavesItAlone(t *testing.T) {
+	t.Parallel()
 	c := newCounter(t)
 	ctx := c.browser(1366, 768, "/")
 	c.sees(ctx, `document.getElementById("shop").textContent === "渝中小面"`)

@@ -137,12 +137,12 @@ func (s *Server) displayEvents(w http.ResponseWriter, r *http.Request) {
 
 // displayCode draws the ORDER that is on the screens now, and never another one.
 func (s *Server) displayCode(w http.ResponseWriter, r *http.Request) {
-	c := s.till.Counter()
-	if c.State != "code" || c.Trade == nil || !mayBePaid(*c.Trade, s.o.Now()) {
-		s.fail(w, r, errNoCode)
+	text, err := s.currentOrder()
+	if err != nil {
+		s.fail(w, r, err)
 		return
 	}
-	picture, err := paycode.Draw(c.Trade.OrderText)
+	picture, err := paycode.Draw(text)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -152,4 +152,24 @@ func (s *Server) displayCode(w http.ResponseWriter, r *http.Request) {
 	// One pixel a module by nature, so that the page can scale it by whole numbers.
 	svg := strings.Replace(picture.SVG(), "<svg ", fmt.Sprintf(`<svg width="%d" height="%d" `, picture.Side(), picture.Side()), 1)
 	_, _ = w.Write([]byte(svg)) // the peer may be gone
+}
+
+// currentOrder is the text of the ORDER that holds the counter and may be paid. It asks the book, which knows a new ORDER
+// before any screen does.
+func (s *Server) currentOrder() (string, error) {
+	tradeNo, err := s.till.Book().Counter()
+	if err != nil {
+		return "", err
+	}
+	if tradeNo == "" {
+		return "", errNoCode
+	}
+	p, err := s.till.Book().ByTradeNo(tradeNo)
+	if err != nil {
+		return "", err
+	}
+	if !mayBePaid(p, s.o.Now()) {
+		return "", errNoCode
+	}
+	return p.OrderText, nil
 }
