@@ -179,6 +179,10 @@ func simulated(seed uint64) Options {
 }
 
 func TestAFailedWriteOrSyncSealsForGoodAndIsNeverTriedAgain(t *testing.T) {
+	synctest.Test(t, sealsForGood) // so that no head is written by the clock meanwhile
+}
+
+func sealsForGood(t *testing.T) {
 	for name, arm := range map[string]func(d *disk, at int){
 		"sync fails":  func(d *disk, at int) { d.failSyncAt = at },
 		"short write": func(d *disk, at int) { d.shortAt = at },
@@ -214,9 +218,37 @@ func TestAFailedWriteOrSyncSealsForGoodAndIsNeverTriedAgain(t *testing.T) {
 	}
 }
 
+// TestAHeadThatFailedIsNotSyncedAgain: whoever asks while or after the sync of HEAD fails gets the error, not another try.
+func TestAHeadThatFailedIsNotSyncedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := simulated(1)
+		d := o.FS.(*disk)
+		j, _ := mustOpen(t, o)
+		fill(t, j, 0, 1)
+		d.failSyncAt = 1
+		head, slots := j.Head(), j.primary.slots
+		for range 3 { // as callers do that had passed the journal's own check before it was sealed
+			if err := slots.write(head); !errors.Is(err, syscall.EIO) {
+				t.Errorf("%v", err)
+			}
+		}
+		if d.syncsAfterFailure != 0 {
+			t.Errorf("%d syncs after the failure", d.syncsAfterFailure)
+		}
+		if err := j.SyncHead(); !errors.Is(err, ErrSealed) {
+			t.Errorf("%v", err)
+		}
+		if _, err := j.Append([][]byte{{1}}); !errors.Is(err, ErrSealed) {
+			t.Errorf("a record was taken: %v", err)
+		}
+	})
+}
+
 // TestATailThatLivedOnlyInMemoryIsWrittenAgainBeforeItIsBelieved: a sync fails, the kernel keeps the pages readable and
 // clean. The next process sees the batch; after a power cut it must still be there.
-func TestATailThatLivedOnlyInMemoryIsWrittenAgainBeforeItIsBelieved(t *testing.T) {
+func TestATailThatLivedOnlyInMemoryIsWrittenAgainBeforeItIsBelieved(t *testing.T) { synctest.Test(t, writesAgain) }
+
+func writesAgain(t *testing.T) {
 	for seed := range uint64(20) {
 		o := simulated(seed)
 		d := o.FS.(*disk)

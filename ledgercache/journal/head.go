@@ -35,6 +35,7 @@ type slots struct {
 	file    File       // nil until the first write
 	counter uint64
 	last    Head // written by this process
+	failed  error
 }
 
 // readSlots reads the HEAD file of a directory and changes nothing. A slot that does not verify says nothing.
@@ -98,13 +99,18 @@ func (s *slots) synced() uint64 {
 	return highest
 }
 
-// write makes a head durable in the older slot. A head that this process wrote last is not written again.
+// write makes a head durable in the older slot. A head that this process wrote last is not written again. After a failure
+// nothing is: whoever waited meanwhile gets the same error, and the sync is not tried again.
 func (s *slots) write(h Head) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.file != nil && h == s.last {
-		return nil
+	if s.failed == nil && (s.file == nil || h != s.last) {
+		s.failed = s.put(h)
 	}
+	return s.failed
+}
+
+func (s *slots) put(h Head) error {
 	if err := s.create(); err != nil {
 		return fmt.Errorf("HEAD: %w", err)
 	}

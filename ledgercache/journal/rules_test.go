@@ -9,7 +9,9 @@ import (
 	"time"
 )
 
-func TestDamageIsNamedByPlaceAndBySequence(t *testing.T) {
+func TestDamageIsNamedByPlaceAndBySequence(t *testing.T) { synctest.Test(t, namesDamage) }
+
+func namesDamage(t *testing.T) {
 	o := simulated(1)
 	d := o.FS.(*disk)
 	j, _ := mustOpen(t, o)
