@@ -25,6 +25,7 @@ func (l *Ledger) Handler() http.Handler {
 		"GET /_sim/wallets":                  l.getWallets,
 		"GET /_sim/wallets/{phone}":          l.getWallet,
 		"POST /_sim/wallets/{phone}/code":    l.postCode,
+		"POST /_sim/wallets/{phone}/look":    l.postLook,
 		"POST /_sim/wallets/{phone}/pay":     l.postPay,
 		"POST /_sim/wallets/{phone}/confirm": l.postConfirm,
 		"POST /_sim/wallets/{phone}/state":   l.postState,
@@ -40,16 +41,24 @@ func (l *Ledger) Handler() http.Handler {
 	} {
 		mux.Handle(pattern, l.answer(do))
 	}
-	mux.HandleFunc("GET /_sim/picture.svg", picture)
+	mux.HandleFunc("POST /_sim/picture", l.picture)
 	mux.Handle("GET /phone/", http.StripPrefix("/phone", walletsim.Page()))
 	return mux
 }
 
-// picture draws a code that the phone shows.
-func picture(w http.ResponseWriter, r *http.Request) {
-	p, err := paycode.Draw(r.URL.Query().Get("text"))
-	if err != nil {
-		http.Error(w, "not a text that fits a code", http.StatusBadRequest)
+// picture draws a code that the phone shows. The text comes in the body: a pay code never stands in an address.
+func (l *Ledger) picture(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		Text string `json:"text"`
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	err := decode(r, &in)
+	var p paycode.Picture
+	if err == nil && in.Text != "" {
+		p, err = paycode.Draw(in.Text)
+	}
+	if err != nil || in.Text == "" {
+		l.answer(func(*http.Request) (any, error) { return nil, refusal("MALFORMED_REQUEST") }).ServeHTTP(w, r)
 		return
 	}
 	w.Header().Set("Content-Type", "image/svg+xml")
@@ -220,6 +229,17 @@ func (l *Ledger) postCode(r *http.Request) (any, error) {
 	}
 	text, err := l.showCode(r.PathValue("phone"), in.Kind)
 	return map[string]string{"text": text}, err
+}
+
+// postLook answers whom an ORDER would pay, by the ledger's own name for the shop, and how much. Nothing is recorded.
+func (l *Ledger) postLook(r *http.Request) (any, error) {
+	var in struct {
+		OrderText string `json:"order_text"`
+	}
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	return l.lookAtOrder(r.PathValue("phone"), in.OrderText)
 }
 
 func (l *Ledger) postPay(r *http.Request) (any, error) {

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509/pkix"
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -739,5 +740,32 @@ func TestTheControlAPIIsStrict(t *testing.T) {
 	var a Assertion
 	if status, _ := b.call("GET", "/_sim/ledger/assert", "", &a); status != 200 || !a.OK || a.Violations == nil {
 		t.Errorf("%+v", a)
+	}
+}
+
+func TestThePhoneSeesWhomItPaysAndDrawsItsCodes(t *testing.T) {
+	b := newBench(t)
+	body := fmt.Sprintf(`{"order_text":%q}`, b.orderText(number(), 100001, time.Minute))
+	var seen seenOrder
+	if status, code := b.call("POST", "/_sim/wallets/"+testPhone+"/look", body, &seen); status != 200 || seen != (seenOrder{"渝中小面", 100001, true}) {
+		t.Errorf("%d %s %+v", status, code, seen)
+	}
+	if trades, err := b.Trades(""); err != nil || len(trades) != 0 {
+		t.Errorf("looking recorded %v %v", trades, err)
+	}
+	w := httptest.NewRecorder()
+	b.Handler().ServeHTTP(w, httptest.NewRequest("POST", "/_sim/picture", strings.NewReader(fmt.Sprintf(`{"text":%q}`, b.code(testPhone, "SIGNED")))))
+	if w.Code != 200 || !strings.Contains(w.Body.String(), "<svg") || w.Header().Get("Content-Type") != "image/svg+xml" {
+		t.Errorf("%d %.80s", w.Code, w.Body)
+	}
+	if status, code := b.call("POST", "/_sim/picture", `{"text":""}`, nil); status != 400 || code != "MALFORMED_REQUEST" {
+		t.Errorf("nothing to draw: %d %s", status, code)
+	}
+	for _, path := range []string{"/phone/", "/phone/phone.js", "/phone/phone.css"} {
+		w := httptest.NewRecorder()
+		b.Handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		if w.Code != 200 || strings.Contains(w.Body.String(), "http://") && path != "/phone/" || strings.Contains(w.Body.String(), "https://") {
+			t.Errorf("%s: %d", path, w.Code)
+		}
 	}
 }

@@ -232,6 +232,39 @@ func (l *Ledger) payOrder(phone, text, pin string) (out paidOrder, err error) {
 	return out, err
 }
 
+// seenOrder is what the customer sees before paying.
+type seenOrder struct {
+	Merchant string    `json:"merchant"`
+	TotalFen money.Fen `json:"total_fen"`
+	PIN      bool      `json:"pin"` // the payment PIN will be asked for
+}
+
+func (l *Ledger) lookAtOrder(phone, text string) (seen seenOrder, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err = l.db.View(func(txn *badger.Txn) error {
+		var w wallet
+		if err := get(txn, walletKey(phone), &w); errors.Is(err, errNone) {
+			return refusal("WALLET_UNKNOWN")
+		} else if err != nil {
+			return err
+		}
+		if !w.Device.Online {
+			return refusal("PHONE_OFFLINE")
+		}
+		o, term, shop, err := l.judgeOrder(txn, text)
+		if err != nil {
+			return err
+		}
+		if _, err := l.orderTrade(txn, o, term); err != nil {
+			return err
+		}
+		seen = seenOrder{shop.DisplayName, o.fen, checkPIN(&w, o.fen, "") != nil}
+		return nil
+	})
+	return seen, err
+}
+
 // judgeOrder checks an ORDER as codes.md lists its refusals.
 func (l *Ledger) judgeOrder(txn *badger.Txn, text string) (o order, term terminal, shop merchant, err error) {
 	o, ok := readOrder(text)

@@ -3,7 +3,7 @@
 const $ = id => document.getElementById(id);
 const yuan = fen => '¥' + (fen / 100).toFixed(2);
 let phone = location.hash.slice(1) || '13800000001';
-let shown = '', until = 0;
+let shown = '', until = 0, looked = '';
 
 async function call(method, path, body) {
   const r = await fetch('/_sim' + path, {method, body: body && JSON.stringify(body), headers: body ? {'Content-Type': 'application/json'} : {}});
@@ -45,25 +45,43 @@ async function refresh() {
   }
 }
 
+// draw puts the picture of a code into an image. The code travels in the body, never in an address.
+async function draw(image, text) {
+  const r = await fetch('/_sim/picture', {method: 'POST', body: JSON.stringify({text}), headers: {'Content-Type': 'application/json'}});
+  if (!r.ok) throw await r.json();
+  image.src = 'data:image/svg+xml,' + encodeURIComponent(await r.text());
+}
+
 async function show(kind) {
   const {text} = await call('POST', '/wallets/' + phone + '/code', {kind});
   shown = text;
   until = Date.now() + 60000;
-  $('picture').src = '/_sim/picture.svg?text=' + encodeURIComponent(text);
+  await draw($('picture'), text);
   $('text').textContent = text;
   $('code').hidden = false;
 }
 
+// look shows whom the code pays, by the ledger's own name, and how much, before the customer agrees.
+async function look(text) {
+  $('paid').hidden = $('seen').hidden = true;
+  if (!text) throw {detail: '没有收款码', detail_en: 'no code to pay'};
+  const seen = await call('POST', '/wallets/' + phone + '/look', {order_text: text});
+  $('seen-shop').textContent = seen.merchant;
+  $('seen-amount').textContent = yuan(seen.total_fen);
+  $('seen').hidden = false;
+  looked = text;
+}
+
 async function pay(text) {
   let pin;
-  if (!text) throw {detail: '没有收款码', detail_en: 'no code to pay'};
+  $('seen').hidden = true;
   for (;;) {
     try {
       const p = await call('POST', '/wallets/' + phone + '/pay', pin ? {order_text: text, pin} : {order_text: text});
       $('paid-amount').textContent = yuan(p.total_fen);
       $('paid-shop').textContent = p.merchant;
       $('digits').textContent = p.digits.replace(/(....)/, '$1 ');
-      $('receipt').src = '/_sim/picture.svg?text=' + encodeURIComponent(p.receipt_text);
+      await draw($('receipt'), p.receipt_text);
       $('paid').hidden = false;
       return;
     } catch (e) {
@@ -77,19 +95,20 @@ async function pay(text) {
 $('show-online').onclick = () => attempt(() => show('ONLINE'));
 $('show-signed').onclick = () => attempt(() => show('SIGNED'));
 $('scan').onclick = () => attempt(() => call('POST', '/scanner/scan', {text: shown}));
-$('pay').onclick = () => attempt(() => pay($('order').value.trim()));
+$('pay').onclick = () => attempt(() => look($('order').value.trim()));
+$('agree').onclick = () => attempt(() => pay(looked));
 $('look').onclick = () => attempt(async () => {
   const d = await call('GET', '/display');
   if (!d.code_text) throw {detail: '收款屏上没有码', detail_en: "the shop's screen shows no code"};
   $('order').value = d.code_text;
-  await pay(d.code_text);
+  await look(d.code_text);
 });
 $('confirm').onclick = () => attempt(async () => {
   const pin = prompt('支付密码 · PIN');
   if (pin) await call('POST', '/wallets/' + phone + '/confirm', {pin});
 });
 $('online').onchange = () => attempt(() => call('POST', '/wallets/' + phone + '/state', {online: $('online').checked}));
-$('who').onchange = () => { phone = $('who').value; location.hash = phone; $('code').hidden = $('paid').hidden = true; refresh(); };
+$('who').onchange = () => { phone = $('who').value; location.hash = phone; $('code').hidden = $('paid').hidden = $('seen').hidden = true; refresh(); };
 
 setInterval(() => {
   if (!until) return;
