@@ -246,7 +246,9 @@ func TestAHeadThatFailedIsNotSyncedAgain(t *testing.T) {
 
 // TestATailThatLivedOnlyInMemoryIsWrittenAgainBeforeItIsBelieved: a sync fails, the kernel keeps the pages readable and
 // clean. The next process sees the batch; after a power cut it must still be there.
-func TestATailThatLivedOnlyInMemoryIsWrittenAgainBeforeItIsBelieved(t *testing.T) { synctest.Test(t, writesAgain) }
+func TestATailThatLivedOnlyInMemoryIsWrittenAgainBeforeItIsBelieved(t *testing.T) {
+	synctest.Test(t, writesAgain)
+}
 
 func writesAgain(t *testing.T) {
 	for seed := range uint64(20) {
