@@ -43,7 +43,7 @@ var (
 	ErrBadToken = errors.New("auth: unknown token")
 	// ErrScope says that the caller may not do this.
 	ErrScope = errors.New("auth: not allowed")
-	// ErrFile says that a token's file is missing, open to others, or too short.
+	// ErrFile says that a token's file is missing, open to others, too short, or bears another caller's token.
 	ErrFile = errors.New("auth: bad token file")
 )
 
@@ -101,11 +101,15 @@ func Load(tokens []Token) (*Auth, error) {
 		if len(text) < minToken {
 			return nil, fmt.Errorf("%w: token %q is shorter than %d characters", ErrFile, t.Name, minToken)
 		}
+		sum := sha256.Sum256([]byte(text))
+		if i := slices.IndexFunc(a.entries, func(e entry) bool { return e.sum == sum }); i >= 0 {
+			return nil, fmt.Errorf("%w: %q and %q have the same token", ErrFile, a.entries[i].caller.Name, t.Name)
+		}
 		c := Caller{Name: t.Name}
 		for _, s := range t.Scopes {
 			c.scopes = append(c.scopes, Scope(s))
 		}
-		a.entries = append(a.entries, entry{sha256.Sum256([]byte(text)), c})
+		a.entries = append(a.entries, entry{sum, c})
 	}
 	return a, nil
 }

@@ -15,6 +15,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -47,11 +48,11 @@ var (
 // Secret is 32 bytes that mask themselves.
 type Secret [32]byte
 
-// String masks the secret.
-func (Secret) String() string { return "secret" }
+// Format masks the secret under every verb: %d would print the bytes of an array whatever its String says.
+func (Secret) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "secret") }
 
-// GoString masks the secret under %#v too.
-func (Secret) GoString() string { return "secret" }
+// MarshalText masks the secret in JSON.
+func (Secret) MarshalText() ([]byte, error) { return []byte("secret"), nil }
 
 // LogValue masks the secret in slog.
 func (Secret) LogValue() slog.Value { return slog.StringValue("secret") }
@@ -70,6 +71,12 @@ type Identity struct {
 
 // String names the terminal and nothing else.
 func (id Identity) String() string { return "terminal " + id.TerminalID }
+
+// Format names the terminal and nothing else, under every verb.
+func (id Identity) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, id.String()) }
+
+// MarshalText names the terminal and nothing else in JSON.
+func (id Identity) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
 // LogValue names the terminal and nothing else.
 func (id Identity) LogValue() slog.Value { return slog.StringValue(id.String()) }
