@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"yupos/daemon/config"
@@ -28,6 +27,9 @@ import (
 
 // Version is what this build calls itself, on the line, in the journal and in /metrics.
 const Version = "0.1.0"
+
+// deviceStart is how long the terminal waits for its devices before it is ready without them.
+const deviceStart = 1500 * time.Millisecond
 
 // The longest that each part may take to end.
 const (
@@ -51,7 +53,6 @@ type Daemon struct {
 	server   *http.Server
 	listener net.Listener
 
-	mu     sync.Mutex
 	parts  []*part
 	broken chan error
 }
@@ -169,8 +170,25 @@ func (d *Daemon) serve(context.Context) error {
 	return nil
 }
 
-// Ready is nil when the terminal can take a sale: the book takes steps.
-func (d *Daemon) Ready() error { return d.book.Err() }
+// errStarting says that the devices have not all answered yet.
+var errStarting = errors.New("devices are starting")
+
+// Ready is nil when the terminal can take a sale: the book takes steps, and the devices are there, or have had their
+// time: a scan in the first moment of a scanner is discarded on purpose, so nobody is told to scan before.
+func (d *Daemon) Ready() error {
+	if err := d.book.Err(); err != nil {
+		return err
+	}
+	if time.Since(d.book.Started()) > deviceStart {
+		return nil
+	}
+	for _, dev := range d.devices() {
+		if dev.State != "ok" {
+			return fmt.Errorf("%w: %s", errStarting, dev.Name)
+		}
+	}
+	return nil
+}
 
 func openIdentity(cfg config.Config) (identity.Identity, error) {
 	if err := identity.EnsureBookKey(cfg.Terminal.IdentityDir, ledgercache.Exists(cfg.Terminal.DataDir)); err != nil {

@@ -43,6 +43,7 @@ func (d *Daemon) build(id identity.Identity) error {
 		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
 	}
+	d.server.RegisterOnShutdown(handler.Close)
 	return nil
 }
 

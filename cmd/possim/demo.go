@@ -34,7 +34,7 @@ func demoCommand(stdout, stderr io.Writer) *cobra.Command {
 				return fmt.Errorf("find own program: %w", err)
 			}
 			o.Posd = []string{self, "posd"}
-			o.Log = slog.New(slog.NewTextHandler(stderr, nil))
+			o.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: logLevel()}))
 			o.ChildLog = stderr
 			w, err := simulators.New(o)
 			if err != nil {
@@ -81,4 +81,12 @@ export POSCTL_TOKEN=%s
 
 Ctrl-C 结束 · ends it
 `, a.Till, a.Display, a.Office, a.Phone, a.Control, a.Ledger, dir, a.ManagerToken, a.Till, a.Token)
+}
+
+// logLevel is what POSSIM_LOG_LEVEL names (debug, info, warn, error), or info.
+func logLevel() (level slog.Level) {
+	if err := level.UnmarshalText([]byte(os.Getenv("POSSIM_LOG_LEVEL"))); err != nil {
+		return slog.LevelInfo
+	}
+	return level
 }

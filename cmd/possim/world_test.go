@@ -59,7 +59,7 @@ type world struct {
 	t       testing.TB
 	dir     string
 	cmd     *exec.Cmd
-	log     *bytes.Buffer
+	log     *record
 	address struct {
 		Till         string `json:"till"`
 		Office       string `json:"office"`
@@ -80,7 +80,7 @@ func startWorld(t testing.TB, args ...string) *world {
 
 func startWorldIn(t testing.TB, dir string, args ...string) *world {
 	t.Helper()
-	w := &world{t: t, dir: dir, log: &bytes.Buffer{}}
+	w := &world{t: t, dir: dir, log: &record{}}
 	w.cmd = exec.Command(possim(t), append([]string{"demo", "--json", "--port", "0", "--dir", dir, "--seed", "7"}, args...)...)
 	w.cmd.Stderr = w.log
 	out, err := w.cmd.StdoutPipe()
@@ -136,6 +136,38 @@ func tail(s string, n int) string {
 		return "…" + s[len(s)-n:]
 	}
 	return s
+}
+
+// record keeps what the demo logs. It may be written and read at the same time.
+type record struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	from int
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.Write(p)
+}
+
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.String()
+}
+
+// mark begins a new stretch of the log, since answers it.
+func (r *record) mark() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.from = r.text.Len()
+}
+
+func (r *record) since() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return bytes.Clone(r.text.Bytes()[r.from:])
 }
 
 // number is a fresh number for a register.

@@ -86,8 +86,9 @@ func (t *Till) Counter() Counter {
 
 // loop is the counter's own memory: nothing that the book could not tell again.
 type loop struct {
-	till *Till
-	last Ended
+	till  *Till
+	last  Ended
+	shown bool // the screen was told once
 }
 
 // work is the counter's one loop: scans, changes of the book, changes of the line, the clock.
@@ -180,9 +181,10 @@ func (l *loop) refresh(holder *payment.Payment, broken bool) Counter {
 	t := l.till
 	c := View(holder, l.last, broken, t.o.Now())
 	t.mu.Lock()
-	changed := c.State != t.counter.State || !sameTrade(c.Trade, t.counter.Trade)
+	changed := !l.shown || c.State != t.counter.State || !sameTrade(c.Trade, t.counter.Trade)
 	t.counter = c
 	t.mu.Unlock()
+	l.shown = true
 	if changed {
 		if t.o.Screen != nil {
 			t.o.Screen.Set(c.show(t.o.Shop))
@@ -239,12 +241,14 @@ func (l *loop) scanned(ctx context.Context, s scanner.Scan) error {
 		t.say(payment.Words{ZH: "现在不需要扫码", EN: "No code is wanted now"})
 		return nil
 	}
+	t.log.Debug("code read", slog.String("trade_no", tradeNo), slog.Time("at", s.At))
 	code, reason, foreign := t.judge(s.Text, s.Symbology, s.At)
 	if reason != "" {
 		_, err = t.book.RejectCode(ctx, tradeNo, reason, foreign)
 	} else {
 		_, err = t.book.SubmitCode(ctx, tradeNo, *code)
 	}
+	t.log.Debug("code judged", slog.String("trade_no", tradeNo), slog.String("reason", string(reason)))
 	if err != nil {
 		return l.unlessBroken(err)
 	}

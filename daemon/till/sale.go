@@ -1,6 +1,7 @@
 package till
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -20,8 +21,9 @@ type Sale struct {
 	AuthCode   string // the customer's code; "" arms the scanner
 	Subject    string
 	Attach     string
-	OperatorID string
-	NoOffline  bool // offline: "never"
+	OperatorID string // a label that the register gives
+	Caller     string `json:"-"` // who asked; stands in where there is no label, and is no part of the request
+	NoOffline  bool   // offline: "never"
 }
 
 // hash tells a repeated request from a reused number. verb keeps pay and precreate apart.
@@ -56,7 +58,7 @@ func (t *Till) Pay(ctx context.Context, s Sale) (p payment.Payment, replayed boo
 func (s Sale) open(mode payment.Mode, verb string) ledgercache.New {
 	return ledgercache.New{
 		OutTradeNo: s.OutTradeNo, Mode: mode, TotalFen: s.TotalFen, Subject: s.Subject, Attach: s.Attach,
-		OperatorID: s.OperatorID, BodyHash: s.hash(verb),
+		OperatorID: cmp.Or(s.OperatorID, s.Caller), BodyHash: s.hash(verb),
 	}
 }
 
@@ -119,7 +121,7 @@ type RefundRequest struct {
 	OutRefundNo string
 	RefundFen   money.Fen
 	Reason      string
-	OperatorID  string
+	OperatorID  string `json:"-"` // who asked; no part of the request
 }
 
 // Refund opens a refund of a paid trade; the line carries it to the ledger. A repeat of the same request answers the

@@ -107,7 +107,7 @@ func (s *Server) pay(ctx context.Context, in *payInput) (*tradeOutput, error) {
 	}
 	p, replayed, err := s.till.Pay(ctx, till.Sale{
 		OutTradeNo: b.OutTradeNo, TotalFen: money.Fen(b.TotalFen), AuthCode: b.AuthCode, Subject: b.Subject, Attach: b.Attach,
-		OperatorID: operatorOf(ctx, b.OperatorID), NoOffline: b.Offline == "never",
+		OperatorID: b.OperatorID, Caller: callerOf(ctx).Name, NoOffline: b.Offline == "never",
 	})
 	if err != nil {
 		return nil, err
@@ -116,14 +116,6 @@ func (s *Server) pay(ctx context.Context, in *payInput) (*tradeOutput, error) {
 		s.audit(ctx, "pay", b.OutTradeNo)
 	}
 	return s.answer(ctx, p, d, replayed)
-}
-
-// operatorOf is the label of a sale: what the request says, else the caller. Who did it is in the audit line either way.
-func operatorOf(ctx context.Context, label string) string {
-	if label != "" {
-		return label
-	}
-	return callerOf(ctx).Name
 }
 
 // answer waits as long as the caller wishes and answers the trade: 200 when nobody needs to wait any longer, else 202.
@@ -150,7 +142,8 @@ func (s *Server) precreate(ctx context.Context, in *precreateInput) (*tradeOutpu
 		return nil, err
 	}
 	p, replayed, err := s.till.Precreate(ctx, till.Sale{
-		OutTradeNo: b.OutTradeNo, TotalFen: money.Fen(b.TotalFen), Subject: b.Subject, Attach: b.Attach, OperatorID: operatorOf(ctx, b.OperatorID),
+		OutTradeNo: b.OutTradeNo, TotalFen: money.Fen(b.TotalFen), Subject: b.Subject, Attach: b.Attach,
+		OperatorID: b.OperatorID, Caller: callerOf(ctx).Name,
 	})
 	if err != nil {
 		return nil, err

@@ -12,11 +12,11 @@ func TestAnUnansweredCodeIsAskedForAndThenReversed(t *testing.T) {
 	var seconds []int
 	now := at(1)
 	for range 24 {
-		op, due := p.Due(now, t0)
-		if due.After(now) {
+		if _, due := p.Due(now, t0); due.After(now) {
 			now = due
 		}
-		if op, _ = p.Due(now, t0); op == OpNone {
+		op, _ := p.Due(now, t0)
+		if op == OpNone {
 			t.Fatal("the line gave up")
 		}
 		ops, seconds = append(ops, op), append(seconds, int(now.Sub(t0)/time.Second))

@@ -288,7 +288,9 @@ func (c *conn) work(ctx context.Context, data []byte) {
 		c.send(frame.ID, wire.Refused{Code: wire.RefusedInternal, Detail: "simulated error", RetryAfterMillis: 1000})
 		return
 	}
+	start := time.Now()
 	answer := c.ledger.reply(c.terminal, body)
+	c.ledger.log.Debug("carried out", slog.String("type", frame.Type), slog.Duration("took", time.Since(start)))
 	if fate.twice {
 		answer = c.ledger.reply(c.terminal, body)
 	}

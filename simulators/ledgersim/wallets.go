@@ -103,6 +103,9 @@ func (l *Ledger) found() (openings uint64, err error) {
 				return err
 			}
 			w := wallet{Phone: phone, Name: name, PIN: fmt.Sprintf("%d%d%d%d%d%d", i+1, i+2, i+3, i+4, i+5, i+6), Tier: 2, StepUpFen: stepUpFen, Device: walletsim.New()}
+			if err := w.Device.Renew(l.now(), l.issue(txn, &w)); err != nil {
+				return err
+			}
 			if err := put(txn, walletKey(phone), w); err != nil {
 				return err
 			}

@@ -6,6 +6,8 @@
 // reading the master is never an I/O error merely because nobody has opened the line yet; what was written is given time
 // to be read before the line goes away, because a pseudo-terminal throws away what a closing master leaves behind.
 //
+// It is a package of its own because three devices need the same plug: scannersim, printersim and displaysim.
+//
 // Duties of the caller: run [Link.Run], and keep the name on a path that belongs to it.
 package ptylink
 

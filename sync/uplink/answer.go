@@ -65,6 +65,7 @@ func (t *talk) outcome(re uint64, o *wire.Outcome) {
 		t.fail(fmt.Errorf("%w: answer about another trade", errProtocol))
 		return
 	}
+	t.log.Debug("answered", slog.String("op", string(r.op)), slog.Uint64("id", re))
 	t.settle(re)
 	a := answered(o)
 	a.To = r.op

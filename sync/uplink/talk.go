@@ -308,6 +308,7 @@ func (t *talk) send(body any, re uint64) (id uint64) {
 		t.log.Error("message cannot be sent", slog.String("type", wire.TypeOf(body)), slog.Any("err", err))
 		return id
 	}
+	t.log.Debug("sent", slog.String("type", wire.TypeOf(body)), slog.Uint64("id", id))
 	select {
 	case t.out <- frame:
 	default:
