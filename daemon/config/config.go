@@ -108,6 +108,14 @@ func defaults() Config {
 	}
 }
 
+// Check is what is wrong with the file by itself, without the environment; nil if nothing is.
+func Check(path string) []Fault {
+	_, err := Load(path, nil)
+	var faults Faults
+	errors.As(err, &faults)
+	return faults
+}
+
 // Load reads the file, lets POSD_* variables of env override it, and checks everything. What is wrong comes back as
 // Faults, all of it.
 func Load(path string, env []string) (Config, error) {
@@ -136,11 +144,12 @@ func readFile(path string) ([]byte, error) {
 
 func parse(path string, raw []byte, env []string) (Config, error) {
 	cfg := defaults()
+	once, twice := withoutRepeats(path, raw)
 	var values map[string]any
-	if err := toml.Unmarshal(raw, &values); err != nil {
-		return cfg, Faults{syntaxFault(path, raw, err)}
+	if err := toml.Unmarshal(once, &values); err != nil {
+		return cfg, append(twice, syntaxFault(path, raw, err))
 	}
-	r := &reader{path: path, lines: strings.Split(string(raw), "\n"), where: positions(raw), cfg: &cfg, seen: map[string]bool{}, overridden: map[string]string{}}
+	r := &reader{path: path, lines: strings.Split(string(raw), "\n"), where: positions(once), cfg: &cfg, seen: map[string]bool{}, overridden: map[string]string{}, faults: twice}
 	r.table("", values)
 	r.environment(env)
 	r.required()
@@ -218,7 +227,7 @@ func syntaxFault(path string, raw []byte, err error) Fault {
 	if errors.As(err, &at) {
 		f.Line, f.Column = at.Position()
 		if lines := strings.Split(string(raw), "\n"); f.Line >= 1 && f.Line <= len(lines) {
-			f.Source = strings.TrimRight(lines[f.Line-1], "\r")
+			f.Source = shown(lines[f.Line-1])
 		}
 	}
 	return f

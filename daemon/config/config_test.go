@@ -88,7 +88,15 @@ func TestEveryFaultOfAFileIsNamedAtItsPlace(t *testing.T) {
 			"22:1:web.token[1].name stands there twice",
 			"31:1:printer.port is the same port as scanner.port",
 		}},
-		{"duplicate-key.toml", []string{"3:1: key id is already defined"}},
+		{"duplicate-key.toml", []string{
+			"3:1:terminal.id stands there twice",
+			"7:2:merchant.mcc is missing",
+			"8:1:merchant.id must be 15 digits",
+			"11:1:ledger.urls must be a wss:// address",
+			"12:1:ledger.urls stands there twice",
+			"16:2:terminal stands there twice",
+			"20:1:log.level must be one of debug, info, warn, error",
+		}},
 		{"syntax.toml", []string{"2:6: integers cannot have leading zeroes"}},
 	} {
 		t.Run(c.file, func(t *testing.T) {
@@ -316,4 +324,50 @@ func FuzzParseNeverPanicsAndRefusesWithFaults(f *testing.F) {
 			t.Errorf("refused with %v", err)
 		}
 	})
+}
+
+// linesOf are the lines of a shipped file, or its parts between commas and line ends.
+func linesOf(t *testing.T, name, ends string) []string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(samples, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.FieldsFunc(string(raw), func(r rune) bool { return strings.ContainsRune(ends, r) })
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return lines
+}
+
+func TestTheUnitAndTheRulesHoldWhatTheyMust(t *testing.T) {
+	unit, rules := linesOf(t, "posd.service", "\n"), linesOf(t, "70-posd.rules", "\n,")
+	for _, want := range []string{
+		"ExecStart=/usr/bin/posd serve -c /etc/posd/posd.toml", "Restart=always", "User=posd", "SupplementaryGroups=dialout", "UMask=0077",
+		"TimeoutStopSec=30s", "DevicePolicy=closed", "DeviceAllow=char-ttyUSB rw", "DeviceAllow=char-ttyACM rw", "ProtectSystem=strict",
+		"ReadWritePaths=/etc/posd", "NoNewPrivileges=yes", "CapabilityBoundingSet=", "MemoryDenyWriteExecute=yes", "WantedBy=multi-user.target",
+	} {
+		if !slices.Contains(unit, want) {
+			t.Errorf("the unit does not hold %q", want)
+		}
+	}
+	if slices.Contains(unit, "PrivateDevices=yes") {
+		t.Error("PrivateDevices=yes hides the serial ports")
+	}
+	for _, want := range []string{
+		`SYMLINK+="pos/scanner"`, `SYMLINK+="pos/printer"`, `SYMLINK+="pos/display"`, `GROUP="dialout"`, `ENV{ID_MM_DEVICE_IGNORE}="1"`,
+	} {
+		if !slices.Contains(rules, want) {
+			t.Errorf("the rules do not hold %q", want)
+		}
+	}
+}
+
+func TestCheckIsTheFileAlone(t *testing.T) {
+	if faults := Check("testdata/good.toml"); faults != nil {
+		t.Errorf("a good file has %v", faults)
+	}
+	if faults := Check("testdata/ten-faults.toml"); len(faults) != 10 {
+		t.Errorf("got %d faults, want 10", len(faults))
+	}
 }

@@ -23,17 +23,7 @@ func positions(raw []byte) map[string]place {
 	p.Reset(raw)
 	for p.NextExpression() {
 		e := p.Expression()
-		var names []string
-		var first place
-		for it := e.Key(); it.Next(); {
-			k := it.Node()
-			if len(names) == 0 {
-				at := p.Shape(k.Raw).Start
-				first = place{at.Line, at.Column}
-			}
-			names = append(names, string(k.Data))
-		}
-		name := strings.Join(names, ".")
+		name, first := keyOf(&p, e)
 		switch e.Kind {
 		case unstable.Table:
 			table = name
@@ -50,6 +40,77 @@ func positions(raw []byte) map[string]place {
 		}
 	}
 	return where
+}
+
+// withoutRepeats blanks every key and table that stands in the file a second time, and names each: the decoder would stop
+// at the first, and whatever else is wrong would stay hidden. Lines keep their numbers.
+func withoutRepeats(path string, raw []byte) ([]byte, Faults) {
+	lines := strings.Split(string(raw), "\n")
+	seen, counts := map[string]bool{}, map[string]int{}
+	var faults Faults
+	table, from := "", 0 // from is the line, from 1, where something repeated began; 0 = nothing is being blanked
+	whole := false       // a repeated table is blanked up to the next one
+	blank := func(until int) {
+		for i := from; from > 0 && i < until; i++ {
+			lines[i-1] = ""
+		}
+		from, whole = 0, false
+	}
+	var p unstable.Parser
+	p.Reset(raw)
+	for p.NextExpression() {
+		e := p.Expression()
+		if e.Kind == unstable.Comment {
+			continue
+		}
+		name, at := keyOf(&p, e)
+		key := join(table, name)
+		if e.Kind != unstable.KeyValue {
+			table, key = name, name
+		}
+		if e.Kind == unstable.ArrayTable {
+			table = fmt.Sprintf("%s[%d]", name, counts[name])
+			counts[name]++
+			key = table
+		}
+		if whole && e.Kind == unstable.KeyValue {
+			continue
+		}
+		blank(at.line)
+		if seen[key] {
+			from, whole = at.line, e.Kind != unstable.KeyValue
+			faults = append(faults, Fault{File: path, Line: at.line, Column: at.column, Key: key, ZH: "重复出现", EN: "stands there twice", Source: shown(lines[at.line-1])})
+		}
+		seen[key] = true
+	}
+	if p.Error() != nil {
+		return raw, nil // the decoder says what
+	}
+	blank(len(lines) + 1)
+	return []byte(strings.Join(lines, "\n")), faults
+}
+
+// keyOf is the whole name of an expression and where it begins.
+func keyOf(p *unstable.Parser, e *unstable.Node) (string, place) {
+	var names []string
+	var first place
+	for it := e.Key(); it.Next(); {
+		k := it.Node()
+		if len(names) == 0 {
+			at := p.Shape(k.Raw).Start
+			first = place{at.Line, at.Column}
+		}
+		names = append(names, string(k.Data))
+	}
+	return strings.Join(names, "."), first
+}
+
+// shown is a line as a fault may show it: it helps, but an address may bear a password.
+func shown(line string) string {
+	if strings.Contains(line, "@") {
+		return ""
+	}
+	return strings.TrimRight(line, "\r")
 }
 
 func join(table, name string) string {
@@ -78,9 +139,8 @@ func (r *reader) fault(key string, p problem) {
 	f := Fault{File: r.path, Key: key, ZH: p.zh, EN: p.en}
 	if at, ok := r.at(key); ok {
 		f.Line, f.Column = at.line, at.column
-		// The line itself helps, but an address may bear a password.
-		if at.line >= 1 && at.line <= len(r.lines) && !strings.Contains(r.lines[at.line-1], "@") {
-			f.Source = strings.TrimRight(r.lines[at.line-1], "\r")
+		if at.line >= 1 && at.line <= len(r.lines) {
+			f.Source = shown(r.lines[at.line-1])
 		}
 	}
 	r.faults = append(r.faults, f)

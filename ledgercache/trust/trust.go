@@ -5,11 +5,13 @@
 package trust
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 )
 
@@ -68,8 +70,13 @@ func ParsePins(raw []byte) (Pins, error) {
 			NotAfter  uint32 `json:"not_after"`
 		} `json:"keys"`
 	}
-	if err := json.Unmarshal(raw, &file); err != nil {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields() // a window with a letter missing would otherwise mean always
+	if err := d.Decode(&file); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPins, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: something follows the keys", ErrPins)
 	}
 	pins := make(Pins, 0, len(file.Keys))
 	for i, k := range file.Keys {

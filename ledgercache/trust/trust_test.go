@@ -26,10 +26,13 @@ func TestAKeyIsBelievedOnlyInItsRoleAndWindow(t *testing.T) {
 
 func TestBadPinsAreRefusedByName(t *testing.T) {
 	for name, raw := range map[string]string{
-		"no json":      `keys`,
-		"short key":    `{"keys":[{"role":"issuer","public":"abcd"}]}`,
-		"unknown role": `{"keys":[{"role":"king","public":"` + aKey + `"}]}`,
-		"window":       `{"keys":[{"role":"issuer","public":"` + aKey + `","not_before":2,"not_after":1}]}`,
+		"no json":                        `keys`,
+		"short key":                      `{"keys":[{"role":"issuer","public":"abcd"}]}`,
+		"unknown role":                   `{"keys":[{"role":"king","public":"` + aKey + `"}]}`,
+		"a window with a letter missing": `{"keys":[{"role":"issuer","public":"` + aKey + `","not_befor":1,"not_afte":2}]}`,
+		"something after the keys":       `{"keys":[]} {"keys":[]}`,
+		"a list under another name":      `{"keyz":[]}`,
+		"window":                         `{"keys":[{"role":"issuer","public":"` + aKey + `","not_before":2,"not_after":1}]}`,
 	} {
 		if _, err := ParsePins([]byte(raw)); !errors.Is(err, ErrPins) {
 			t.Errorf("%s: %v", name, err)
