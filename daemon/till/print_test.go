@@ -128,6 +128,10 @@ func TestACopyIsPrintedOnlyWhenAPersonAsksForIt(t *testing.T) {
 	c.paper.ready.Store(true)
 	c.run()
 	c.sell(1)
+	c.until("the receipt is printed", func() bool {
+		jobs, err := c.Book().OpenPrints()
+		return err == nil && len(jobs) == 0
+	})
 	j, err := c.Print(c.ctx, "A1", "register")
 	if err != nil || j.Copy != 2 {
 		t.Fatalf("%+v %v", j, err)
