@@ -492,8 +492,11 @@ func TestALineThatFlapsLosesNothingAndPaysOnce(t *testing.T) {
 			n.cut(false)
 		}
 		for _, p := range paid {
-			if s.trade(p.TradeNo, payment.Success); taken[p.TradeNo] != 1 {
-				t.Errorf("%s was taken %d times", p.OutTradeNo, taken[p.TradeNo])
+			s.trade(p.TradeNo, payment.Success)
+			times := 0
+			l.set(func() { times = taken[p.TradeNo] }) // the ledger writes it under its lock
+			if times != 1 {
+				t.Errorf("%s was taken %d times", p.OutTradeNo, times)
 			}
 		}
 	})
