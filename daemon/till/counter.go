@@ -237,7 +237,7 @@ func (l *loop) scanned(ctx context.Context, s scanner.Scan) error {
 	if err != nil {
 		return err
 	}
-	if p.Mode != payment.AtCounter || p.State != payment.NotPay || s.At.Before(p.CreatedAt) {
+	if p.Mode != payment.AtCounter || p.State != payment.NotPay || s.At.Before(p.CreatedAt) || !s.At.Before(p.ExpiresAt) {
 		t.say(payment.Words{ZH: "现在不需要扫码", EN: "No code is wanted now"})
 		return nil
 	}
