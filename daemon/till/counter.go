@@ -100,6 +100,11 @@ func (t *Till) work(ctx context.Context) error {
 	defer func() { changes.Close() }()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer func() {
+		if t.book.Err() != nil { // however the loop learned it, the customer reads that nothing is sold
+			l.refresh(nil, true)
+		}
+	}()
 	for {
 		if err := l.settle(ctx, timer); err != nil {
 			return err
@@ -108,7 +113,6 @@ func (t *Till) work(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.book.Failed():
-			l.refresh(nil, true)
 			return t.book.Err()
 		case s := <-t.o.Scans:
 			if err := l.scanned(ctx, s); err != nil {

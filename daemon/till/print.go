@@ -98,14 +98,14 @@ func (t *Till) printQueued(ctx context.Context) (waiting bool, err error) {
 		if ctx.Err() != nil {
 			return false, nil
 		}
-		if !t.o.Printer.Ready() {
-			if t.o.Now().Sub(j.QueuedAt) < printWithin {
-				waiting = true
-				continue
-			}
+		if t.o.Now().Sub(j.QueuedAt) >= printWithin {
 			if _, err := t.book.FinishPrint(ctx, j.ID, ledgercache.PrintFailed); err != nil {
 				return false, err
 			}
+			continue
+		}
+		if !t.o.Printer.Ready() {
+			waiting = true
 			continue
 		}
 		later, err := t.printOne(ctx, j)
