@@ -173,7 +173,7 @@ func (b *Book) foldFrom(ctx context.Context, from uint64) error {
 		if err != nil {
 			return fmt.Errorf("sequence %d: %w", seq, err)
 		}
-		if _, err := fold(f.txn, r); err != nil {
+		if _, err := fold(onDisk{f.txn}, r); err != nil {
 			return fmt.Errorf("sequence %d: %w", seq, err)
 		}
 		f.pending++
@@ -194,7 +194,7 @@ func (f *folding) flush(last uint64) error {
 	if f.pending == 0 {
 		return nil
 	}
-	if err := putApplied(f.txn, f.head); err != nil {
+	if err := putApplied(onDisk{f.txn}, f.head); err != nil {
 		return err
 	}
 	if err := f.txn.Commit(); err != nil {
@@ -210,11 +210,11 @@ func (f *folding) flush(last uint64) error {
 
 func readMarks(db *badger.DB) (mark appliedMark, found meta, err error) {
 	err = db.View(func(txn *badger.Txn) error {
-		if err := get(txn, keyApplied, &mark); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := get(onDisk{txn}, keyApplied, &mark); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 		found.Format = cacheFormat // a cache that was never written has any form
-		if err := get(txn, keyMeta, &found); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := get(onDisk{txn}, keyMeta, &found); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 		return nil
@@ -224,7 +224,7 @@ func readMarks(db *badger.DB) (mark appliedMark, found meta, err error) {
 
 func (b *Book) putMeta() error {
 	return b.db.Update(func(txn *badger.Txn) error {
-		return put(txn, keyMeta, meta{Boot: bootID(), Format: cacheFormat})
+		return put(onDisk{txn}, keyMeta, meta{Boot: bootID(), Format: cacheFormat})
 	})
 }
 

@@ -106,5 +106,5 @@ func (t *tx) print(jobID string) (j PrintJob, err error) {
 	if err != nil {
 		return j, err
 	}
-	return j, get(t.badger, key(prefixPrint, job), &j)
+	return j, get(t.state, key(prefixPrint, job), &j)
 }

@@ -10,10 +10,15 @@ import (
 	"yupos/ledgercache/payment"
 )
 
+// view reads the state of one moment.
+func (b *Book) view(read func(state) error) error {
+	return b.db.View(func(txn *badger.Txn) error { return read(onDisk{txn}) })
+}
+
 // Trade is the trade with the register's number, or ErrNotFound.
 func (b *Book) Trade(outTradeNo string) (p payment.Payment, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		p, err = (&tx{badger: txn}).byOutTradeNo(outTradeNo)
+	err = b.view(func(s state) error {
+		p, err = (&tx{state: s}).byOutTradeNo(outTradeNo)
 		return err
 	})
 	return p, err
@@ -21,8 +26,8 @@ func (b *Book) Trade(outTradeNo string) (p payment.Payment, err error) {
 
 // ByTradeNo is the trade with our own number, or ErrNotFound.
 func (b *Book) ByTradeNo(tradeNo string) (p payment.Payment, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		p, err = (&tx{badger: txn}).byTradeNo(tradeNo)
+	err = b.view(func(s state) error {
+		p, err = (&tx{state: s}).byTradeNo(tradeNo)
 		return err
 	})
 	return p, err
@@ -30,10 +35,10 @@ func (b *Book) ByTradeNo(tradeNo string) (p payment.Payment, err error) {
 
 // OpenTrades are all trades that are not final, oldest first.
 func (b *Book) OpenTrades() (list []payment.Payment, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		return scan(txn, prefixOpenTrade, nil, false, func(k, _ []byte) (bool, error) {
+	err = b.view(func(s state) error {
+		return s.scan(prefixOpenTrade, nil, false, func(k, _ []byte) (bool, error) {
 			var p payment.Payment
-			if err := get(txn, key(prefixTrade, k[len(prefixOpenTrade):]), &p); err != nil {
+			if err := get(s, key(prefixTrade, k[len(prefixOpenTrade):]), &p); err != nil {
 				return false, err
 			}
 			list = append(list, p)
@@ -45,10 +50,10 @@ func (b *Book) OpenTrades() (list []payment.Payment, err error) {
 
 // OpenRefunds are all refunds that the ledger has not ended, oldest first.
 func (b *Book) OpenRefunds() (list []payment.Refund, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		return scan(txn, prefixOpenRefund, nil, false, func(k, _ []byte) (bool, error) {
+	err = b.view(func(s state) error {
+		return s.scan(prefixOpenRefund, nil, false, func(k, _ []byte) (bool, error) {
 			var f payment.Refund
-			if err := get(txn, key(prefixRefund, k[len(prefixOpenRefund):]), &f); err != nil {
+			if err := get(s, key(prefixRefund, k[len(prefixOpenRefund):]), &f); err != nil {
 				return false, err
 			}
 			list = append(list, f)
@@ -60,8 +65,8 @@ func (b *Book) OpenRefunds() (list []payment.Refund, err error) {
 
 // Refund is the refund with the register's number, or ErrNotFound.
 func (b *Book) Refund(outRefundNo string) (f payment.Refund, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		f, err = (&tx{badger: txn}).byOutRefundNo(outRefundNo)
+	err = b.view(func(s state) error {
+		f, err = (&tx{state: s}).byOutRefundNo(outRefundNo)
 		return err
 	})
 	return f, err
@@ -73,11 +78,11 @@ func (b *Book) RefundsOf(tradeNo string) (list []payment.Refund, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = b.db.View(func(txn *badger.Txn) error {
+	err = b.view(func(s state) error {
 		prefix := key(prefixTradeRefund, trade)
-		return scan(txn, prefix, nil, false, func(k, _ []byte) (bool, error) {
+		return s.scan(prefix, nil, false, func(k, _ []byte) (bool, error) {
 			var f payment.Refund
-			if err := get(txn, key(prefixRefund, k[len(prefix):]), &f); err != nil {
+			if err := get(s, key(prefixRefund, k[len(prefix):]), &f); err != nil {
 				return false, err
 			}
 			list = append(list, f)
@@ -117,15 +122,15 @@ func (b *Book) Trades(q Query) (list []payment.Payment, next string, err error) 
 		}
 	}
 	looked := 0
-	err = b.db.View(func(txn *badger.Txn) error {
-		return scan(txn, prefix, from, true, func(k, _ []byte) (bool, error) {
+	err = b.view(func(s state) error {
+		return s.scan(prefix, from, true, func(k, _ []byte) (bool, error) {
 			if len(list) == q.Limit || looked == maxScan {
 				next = string(k[1:11]) + idText(k[11:])
 				return false, nil
 			}
 			looked++
 			var p payment.Payment
-			if err := get(txn, key(prefixTrade, k[11:]), &p); err != nil {
+			if err := get(s, key(prefixTrade, k[11:]), &p); err != nil {
 				return false, err
 			}
 			if q.State == "" || p.State == q.State {
@@ -151,8 +156,8 @@ func cursorKey(cursor string) ([]byte, error) {
 
 // Counter is the number of the trade that has the scanner or the display, "" while the counter is free.
 func (b *Book) Counter() (tradeNo string, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		raw, err := rawValue(txn, keyCounter)
+	err = b.view(func(s state) error {
+		raw, err := s.get(keyCounter)
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
@@ -163,9 +168,9 @@ func (b *Book) Counter() (tradeNo string, err error) {
 }
 
 // Shift is the open shift; ok is false when none is open.
-func (b *Book) Shift() (s Shift, ok bool, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		raw, err := rawValue(txn, keyShift)
+func (b *Book) Shift() (shift Shift, ok bool, err error) {
+	err = b.view(func(s state) error {
+		raw, err := s.get(keyShift)
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
@@ -173,15 +178,15 @@ func (b *Book) Shift() (s Shift, ok bool, err error) {
 			return err
 		}
 		ok = true
-		return get(txn, key(prefixShift, raw), &s)
+		return get(s, key(prefixShift, raw), &shift)
 	})
-	return s, ok, err
+	return shift, ok, err
 }
 
 // Cursor is how far the ledger holds the journal's head; the zero Cursor before the first anchor.
 func (b *Book) Cursor() (c Cursor, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		if err := get(txn, keyCursor, &c); !errors.Is(err, ErrNotFound) {
+	err = b.view(func(s state) error {
+		if err := get(s, keyCursor, &c); !errors.Is(err, ErrNotFound) {
 			return err
 		}
 		return nil
@@ -191,8 +196,8 @@ func (b *Book) Cursor() (c Cursor, err error) {
 
 // NewsCursor is the sequence of the ledger's last push that this book has applied.
 func (b *Book) NewsCursor() (sequence uint64, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		sequence, err = newsCursor(txn)
+	err = b.view(func(s state) error {
+		sequence, err = newsCursor(s)
 		return err
 	})
 	return sequence, err
@@ -203,7 +208,7 @@ func (b *Book) NewsCursor() (sequence uint64, err error) {
 func (b *Book) Anchored(ctx context.Context, c Cursor) error {
 	return b.do(ctx, func(t *tx) error {
 		var have Cursor
-		if err := get(t.badger, keyCursor, &have); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := get(t.state, keyCursor, &have); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 		if have.Epoch == c.Epoch && have.Sequence >= c.Sequence {
@@ -218,10 +223,10 @@ func (b *Book) Anchored(ctx context.Context, c Cursor) error {
 
 // OpenPrints are the print jobs that have not ended, oldest first.
 func (b *Book) OpenPrints() (list []PrintJob, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		return scan(txn, prefixOpenPrint, nil, false, func(k, _ []byte) (bool, error) {
+	err = b.view(func(s state) error {
+		return s.scan(prefixOpenPrint, nil, false, func(k, _ []byte) (bool, error) {
 			var j PrintJob
-			if err := get(txn, key(prefixPrint, k[len(prefixOpenPrint):]), &j); err != nil {
+			if err := get(s, key(prefixPrint, k[len(prefixOpenPrint):]), &j); err != nil {
 				return false, err
 			}
 			list = append(list, j)
@@ -233,8 +238,8 @@ func (b *Book) OpenPrints() (list []PrintJob, err error) {
 
 // Print is one print job, or ErrNotFound.
 func (b *Book) Print(jobID string) (j PrintJob, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		j, err = (&tx{badger: txn}).print(jobID)
+	err = b.view(func(s state) error {
+		j, err = (&tx{state: s}).print(jobID)
 		return err
 	})
 	return j, err
@@ -242,8 +247,8 @@ func (b *Book) Print(jobID string) (j PrintJob, err error) {
 
 // ByRefundNo is the refund with our own number, or ErrNotFound.
 func (b *Book) ByRefundNo(refundNo string) (f payment.Refund, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		f, err = (&tx{badger: txn}).byRefundNo(refundNo)
+	err = b.view(func(s state) error {
+		f, err = (&tx{state: s}).byRefundNo(refundNo)
 		return err
 	})
 	return f, err
@@ -251,8 +256,8 @@ func (b *Book) ByRefundNo(refundNo string) (f payment.Refund, err error) {
 
 // Alarms are the newest things that contradict what is certain, at most limit.
 func (b *Book) Alarms(limit int) (list []Alarm, err error) {
-	err = b.db.View(func(txn *badger.Txn) error {
-		return scan(txn, prefixAlarm, nil, true, func(_, value []byte) (bool, error) {
+	err = b.view(func(s state) error {
+		return s.scan(prefixAlarm, nil, true, func(_, value []byte) (bool, error) {
 			var a Alarm
 			if err := decMode.Unmarshal(value, &a); err != nil {
 				return false, err
@@ -262,29 +267,4 @@ func (b *Book) Alarms(limit int) (list []Alarm, err error) {
 		})
 	})
 	return list, err
-}
-
-// scan calls each for every key with the prefix, from the key from if given, until it answers false. Key and value are
-// valid during the call only.
-func scan(txn *badger.Txn, prefix, from []byte, newestFirst bool, each func(k, value []byte) (bool, error)) error {
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix, Reverse: newestFirst, PrefetchValues: false})
-	defer it.Close()
-	start := prefix
-	if newestFirst {
-		start = append(append([]byte(nil), prefix...), 0xFF)
-	}
-	if from != nil {
-		start = from
-	}
-	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
-		item := it.Item()
-		more := false
-		if err := item.Value(func(v []byte) (err error) { more, err = each(item.Key(), v); return err }); err != nil {
-			return err
-		}
-		if !more {
-			return nil
-		}
-	}
-	return nil
 }

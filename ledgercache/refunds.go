@@ -134,13 +134,13 @@ func (t *tx) byRefundNo(refundNo string) (f payment.Refund, err error) {
 	if err != nil {
 		return f, err
 	}
-	return f, get(t.badger, key(prefixRefund, refund), &f)
+	return f, get(t.state, key(prefixRefund, refund), &f)
 }
 
 func (t *tx) byOutRefundNo(outRefundNo string) (f payment.Refund, err error) {
-	refund, err := rawValue(t.badger, key(prefixOutRefund, []byte(outRefundNo)))
+	refund, err := t.state.get(key(prefixOutRefund, []byte(outRefundNo)))
 	if err != nil {
 		return f, err
 	}
-	return f, get(t.badger, key(prefixRefund, refund), &f)
+	return f, get(t.state, key(prefixRefund, refund), &f)
 }

@@ -49,7 +49,7 @@ func (s *Shift) addRefund(f payment.Refund) (err error) {
 
 // shiftFor is the open shift's id; with ShiftAutoOpen the first sale opens one for its operator.
 func (t *tx) shiftFor(operator string) (string, error) {
-	raw, err := rawValue(t.badger, keyShift)
+	raw, err := t.state.get(keyShift)
 	if err == nil {
 		return idText(raw), nil
 	}
@@ -78,7 +78,7 @@ func (t *tx) openShift(operator string) (Shift, error) {
 // OpenShift opens a shift for the operator, or fails with ErrShiftOpen.
 func (b *Book) OpenShift(ctx context.Context, operator string) (s Shift, err error) {
 	err = b.do(ctx, func(t *tx) error {
-		if _, err := rawValue(t.badger, keyShift); err == nil {
+		if _, err := t.state.get(keyShift); err == nil {
 			return ErrShiftOpen
 		}
 		s, err = t.openShift(operator)
@@ -91,7 +91,7 @@ func (b *Book) OpenShift(ctx context.Context, operator string) (s Shift, err err
 // Trades that are still open keep the shift in which they began.
 func (b *Book) CloseShift(ctx context.Context, shiftID, operator string) (s Shift, err error) {
 	err = b.do(ctx, func(t *tx) error {
-		raw, err := rawValue(t.badger, keyShift)
+		raw, err := t.state.get(keyShift)
 		if errors.Is(err, ErrNotFound) || err == nil && idText(raw) != shiftID {
 			return ErrNoShift
 		}
@@ -112,12 +112,12 @@ func (t *tx) shift(shiftID string) (s Shift, err error) {
 	if err != nil {
 		return s, err
 	}
-	return s, get(t.badger, key(prefixShift, shift), &s)
+	return s, get(t.state, key(prefixShift, shift), &s)
 }
 
 func (t *tx) lastShiftNumber() (uint64, error) {
 	var last uint64
-	err := scan(t.badger, prefixShift, nil, true, func(_, value []byte) (bool, error) {
+	err := t.state.scan(prefixShift, nil, true, func(_, value []byte) (bool, error) {
 		var s Shift
 		if err := decMode.Unmarshal(value, &s); err != nil {
 			return false, err

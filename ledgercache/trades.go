@@ -79,7 +79,7 @@ func (t *tx) openTrade(n New) (payment.Payment, bool, error) {
 		return p, false, err
 	}
 	if n.Mode != payment.ByCode {
-		if _, err := rawValue(t.badger, keyCounter); err == nil {
+		if _, err := t.state.get(keyCounter); err == nil {
 			return payment.Payment{}, false, ErrCounterBusy
 		}
 	}
@@ -123,13 +123,13 @@ func (t *tx) submit(tradeNo string, total money.Fen, c Code) error {
 
 func (t *tx) judge(total money.Fen, c Code) (payment.Reason, []byte, error) {
 	hash := sha256.Sum256([]byte(c.Text))
-	if _, err := rawValue(t.badger, key(prefixSpent, hash[:])); err == nil {
+	if _, err := t.state.get(key(prefixSpent, hash[:])); err == nil {
 		return "CODE_REPLAYED", nil, nil
 	} else if !errors.Is(err, ErrNotFound) {
 		return "", nil, err
 	}
 	if len(c.Wallet) > 0 {
-		highest, err := rawValue(t.badger, key(prefixWallet, c.Wallet))
+		highest, err := t.state.get(key(prefixWallet, c.Wallet))
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return "", nil, err
 		}
@@ -219,7 +219,7 @@ func (t *tx) answered(a payment.Answered) (payment.Payment, error) {
 }
 
 func (t *tx) newsOnly(sequence uint64) error {
-	have, err := newsCursor(t.badger)
+	have, err := newsCursor(t.state)
 	if err != nil || sequence <= have {
 		return err
 	}
@@ -229,7 +229,7 @@ func (t *tx) newsOnly(sequence uint64) error {
 // alarm keeps a contradiction for a person. The same one again, as each new question may bring it, is not kept twice.
 func (t *tx) alarm(code string, a payment.Answered, detail string) error {
 	known := false
-	err := scan(t.badger, prefixAlarm, nil, true, func(_, value []byte) (bool, error) {
+	err := t.state.scan(prefixAlarm, nil, true, func(_, value []byte) (bool, error) {
 		var old Alarm
 		if err := decMode.Unmarshal(value, &old); err != nil {
 			return false, err
@@ -276,13 +276,13 @@ func (t *tx) byTradeNo(tradeNo string) (p payment.Payment, err error) {
 	if err != nil {
 		return p, err
 	}
-	return p, get(t.badger, key(prefixTrade, trade), &p)
+	return p, get(t.state, key(prefixTrade, trade), &p)
 }
 
 func (t *tx) byOutTradeNo(outTradeNo string) (p payment.Payment, err error) {
-	trade, err := rawValue(t.badger, key(prefixOutTrade, []byte(outTradeNo)))
+	trade, err := t.state.get(key(prefixOutTrade, []byte(outTradeNo)))
 	if err != nil {
 		return p, err
 	}
-	return p, get(t.badger, key(prefixTrade, trade), &p)
+	return p, get(t.state, key(prefixTrade, trade), &p)
 }

@@ -2,7 +2,6 @@ package ledgercache
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -20,7 +19,8 @@ type step struct {
 // transaction is committed only when the records are durable.
 type tx struct {
 	book    *Book
-	badger  *badger.Txn
+	state   state
+	badger  *badger.Txn // what state writes to
 	at      time.Time
 	records [][]byte
 	changes []Change
@@ -91,7 +91,7 @@ func (b *Book) group(steps []*step) {
 // transaction, so the group is begun again without it; a step that fails before has changed nothing.
 func (b *Book) decide(steps []*step) (*tx, []*step) {
 	for {
-		t := &tx{book: b, badger: b.db.NewTransaction(true), at: b.now()}
+		t := b.begin()
 		accepted := make([]*step, 0, len(steps))
 		again := false
 		for _, s := range steps {
@@ -121,6 +121,11 @@ func (b *Book) decide(steps []*step) (*tx, []*step) {
 	}
 }
 
+func (b *Book) begin() *tx {
+	txn := b.db.NewTransaction(true)
+	return &tx{book: b, state: onDisk{txn}, badger: txn, at: b.now()}
+}
+
 // commit makes the group durable and then visible.
 func (b *Book) commit(t *tx) error {
 	defer t.badger.Discard()
@@ -130,7 +135,7 @@ func (b *Book) commit(t *tx) error {
 	if _, err := b.journal.Append(t.records); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	if err := putApplied(t.badger, b.journal.Head()); err != nil {
+	if err := putApplied(t.state, b.journal.Head()); err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
 	if err := t.badger.Commit(); err != nil {
@@ -152,32 +157,11 @@ func (t *tx) emit(kind recordKind, body any) error {
 	if err != nil {
 		return err
 	}
-	changes, err := fold(t.badger, r)
+	changes, err := fold(t.state, r)
 	if err != nil {
 		return err
 	}
 	t.records = append(t.records, raw)
 	t.changes = append(t.changes, changes...)
 	return nil
-}
-
-// get reads and decodes one value, or returns ErrNotFound.
-func get(txn *badger.Txn, key []byte, into any) error {
-	item, err := txn.Get(key)
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return ErrNotFound
-	}
-	if err != nil {
-		return err
-	}
-	return item.Value(func(v []byte) error { return decMode.Unmarshal(v, into) })
-}
-
-// put encodes and writes one value.
-func put(txn *badger.Txn, key []byte, value any) error {
-	raw, err := encMode.Marshal(value)
-	if err != nil {
-		return err
-	}
-	return txn.Set(key, raw)
 }
