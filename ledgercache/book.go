@@ -11,6 +11,7 @@ package ledgercache
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -80,6 +81,7 @@ type Book struct {
 	started time.Time
 	report  journal.Report
 
+	jobs    ulid.MonotonicReader // numbers of print jobs; the writer's own
 	steps   chan *step
 	closing chan struct{}
 	done    chan struct{} // the writer has ended
@@ -102,7 +104,7 @@ func Open(ctx context.Context, o Options) (*Book, error) {
 	}
 	b := &Book{
 		opts: o, log: o.Log, steps: make(chan *step), closing: make(chan struct{}), done: make(chan struct{}),
-		failed: make(chan struct{}), watchers: map[*Watcher]struct{}{},
+		failed: make(chan struct{}), watchers: map[*Watcher]struct{}{}, jobs: ulid.Monotonic(rand.Reader, 0),
 	}
 	if err := b.open(ctx); err != nil {
 		return nil, fmt.Errorf("open book: %w", err)

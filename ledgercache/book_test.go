@@ -554,3 +554,20 @@ func benchmarkSales(b *testing.B, committers int) {
 		}
 	})
 }
+
+func TestReceiptsOfOneMillisecondArePrintedInTheOrderInWhichTheyWereQueued(t *testing.T) {
+	s := newShop(t)
+	var want []string
+	for n := range 30 {
+		want = append(want, s.must(s.Answer(ctx, s.paid(s.sell(n)))).TradeNo)
+	}
+	jobs, err := s.OpenPrints()
+	check(t, err)
+	var have []string
+	for _, j := range jobs {
+		have = append(have, j.TradeNo)
+	}
+	if !reflect.DeepEqual(want, have) {
+		t.Errorf("queued %v, would print %v", want, have)
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/oklog/ulid/v2"
+
 	"yupos/ledgercache/payment"
 )
 
@@ -56,11 +58,17 @@ func (t *tx) queuePrint(p payment.Payment, refundNo, operator string) (PrintJob,
 	if refundNo == "" {
 		copyNo = p.Copies + 1
 	}
-	e := printQueued{ID: NewTradeNo(t.at), TradeNo: p.TradeNo, RefundNo: refundNo, Copy: copyNo, OperatorID: operator}
+	e := printQueued{ID: t.book.nextJob(t.at), TradeNo: p.TradeNo, RefundNo: refundNo, Copy: copyNo, OperatorID: operator}
 	if err := t.emit(recPrintQueued, e); err != nil {
 		return PrintJob{}, err
 	}
 	return t.print(e.ID)
+}
+
+// nextJob numbers a job so that jobs of one millisecond keep the order in which they were queued: jobs are printed in the
+// order of their numbers. Only the writer calls it.
+func (b *Book) nextJob(at time.Time) string {
+	return ulid.MustNew(ulid.Timestamp(at), b.jobs).String()
 }
 
 // RecordPrintSent makes durable that the job's bytes are about to leave. A job that is not queued answers

@@ -34,6 +34,7 @@ type Sale struct {
 	PaidFen     money.Fen
 	DiscountFen money.Fen
 	RefundedFen money.Fen
+	Way         Way
 	Offline     bool // accepted offline: not settled yet
 	Reversed    bool
 	At          time.Time
@@ -42,6 +43,17 @@ type Sale struct {
 	Copy        int    // 1 is the first; above it is marked
 	BookHead    string // hex; its first eight digits stand on the slip
 }
+
+// Way is how the wallet paid, as a person reads it.
+type Way string
+
+// The ways that product.md, Payments in all four corners, knows.
+const (
+	ByCustomerCode Way = "城市钱包 付款码"
+	ByShownOrder   Way = "城市钱包 动态码"
+	ByReceipt      Way = "城市钱包 凭证核验"
+	ByOffline      Way = "城市钱包 离线受理"
+)
 
 // Refund is one slip of a refund.
 type Refund struct {
@@ -70,6 +82,9 @@ func OfSale(s Sale, draw Code) (printer.Document, error) {
 	d.Text(title, "¥"+s.TotalFen.Yuan())
 	d.Text(title, s.word())
 	d.Rule()
+	if s.Way != "" {
+		d.Columns("支付方式", string(s.Way))
+	}
 	if s.DiscountFen > 0 {
 		d.Columns("优惠", "-"+s.DiscountFen.Yuan()).Columns("顾客实付", s.PaidFen.Yuan())
 	}

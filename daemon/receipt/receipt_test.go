@@ -33,7 +33,7 @@ func dots(string) (printer.Bits, error) {
 
 func sale() Sale {
 	return Sale{
-		Shop: shop, OutTradeNo: "A-20261123-0007", TradeNo: "01JDBXV2H3YQ4T5W6X7Y8Z9ABC", LedgerNo: "L202611230000007", TotalFen: 1250, PaidFen: 1250,
+		Shop: shop, OutTradeNo: "A-20261123-0007", TradeNo: "01JDBXV2H3YQ4T5W6X7Y8Z9ABC", LedgerNo: "L202611230000007", TotalFen: 1250, PaidFen: 1250, Way: ByCustomerCode,
 		At: at, OperatorID: "007", Subject: "小面 二两", Copy: 1, BookHead: bookHead,
 	}
 }
@@ -72,9 +72,13 @@ var cases = []struct {
 		[]string{"*** 重打印 第1次 COPY 1 ***", "收款成功"}, nil},
 	{"sale-discount", func() printer.Document { return saleWith(func(s *Sale) { s.PaidFen, s.DiscountFen = 1000, 250 }) },
 		[]string{"优惠", "-2.50", "顾客实付", "10.00"}, nil},
-	{"sale-offline", func() printer.Document { return saleWith(func(s *Sale) { s.Offline, s.LedgerNo = true, "" }) },
+	{"sale-offline", func() printer.Document {
+		return saleWith(func(s *Sale) { s.Offline, s.Way, s.LedgerNo = true, ByOffline, "" })
+	},
 		[]string{"离线受理,待入账"}, []string{"收款成功", "账本号"}},
-	{"sale-reversed", func() printer.Document { return saleWith(func(s *Sale) { s.Reversed, s.Offline = true, true }) },
+	{"sale-reversed", func() printer.Document {
+		return saleWith(func(s *Sale) { s.Reversed, s.Offline, s.Way = true, true, ByOffline })
+	},
 		[]string{"已撤销"}, []string{"收款成功", "待入账"}},
 	{"sale-refunded", func() printer.Document { return saleWith(func(s *Sale) { s.RefundedFen, s.Copy = 250, 3 }) },
 		[]string{"已退款", "2.50", "重打印 第2次"}, nil},

@@ -19,7 +19,7 @@ func (t *Till) document(j ledgercache.PrintJob) (printer.Document, error) {
 	if j.RefundNo == "" {
 		return receipt.OfSale(receipt.Sale{
 			Shop: shop, OutTradeNo: p.OutTradeNo, TradeNo: p.TradeNo, LedgerNo: p.LedgerNo, TotalFen: p.TotalFen, PaidFen: p.PaidFen,
-			DiscountFen: p.DiscountFen, RefundedFen: p.RefundedFen, Offline: p.State == payment.AcceptedOffline,
+			DiscountFen: p.DiscountFen, RefundedFen: p.RefundedFen, Way: way(p), Offline: p.State == payment.AcceptedOffline,
 			Reversed: p.State == payment.Revoked, At: p.FinishedAt, OperatorID: p.OperatorID, Subject: p.Subject, Copy: j.Copy, BookHead: head,
 		}, drawn)
 	}
@@ -31,6 +31,19 @@ func (t *Till) document(j ledgercache.PrintJob) (printer.Document, error) {
 		Shop: shop, OutRefundNo: f.OutRefundNo, RefundNo: f.RefundNo, OutTradeNo: f.OutTradeNo, TradeNo: f.TradeNo, RefundFen: f.RefundFen,
 		At: f.FinishedAt, OperatorID: f.OperatorID, Note: f.Note, Copy: j.Copy, BookHead: head,
 	}, drawn)
+}
+
+// way is how the trade was paid, for the paper.
+func way(p payment.Payment) receipt.Way {
+	switch {
+	case p.Path == payment.Offline:
+		return receipt.ByOffline
+	case p.Path == payment.Receipt:
+		return receipt.ByReceipt
+	case p.Mode == payment.ByOrder:
+		return receipt.ByShownOrder
+	}
+	return receipt.ByCustomerCode
 }
 
 // drawn draws a code, one dot a module, for printers that draw none themselves.
