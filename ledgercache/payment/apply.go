@@ -45,6 +45,7 @@ type Submitted struct {
 	Spent     []byte    `cbor:"3,keyasint"`           // SHA-256 of the code
 	Wallet    []byte    `cbor:"4,keyasint,omitempty"` // SIGNED: the wallet's public key
 	Counter   uint32    `cbor:"5,keyasint,omitempty"` // SIGNED: its counter
+	Token     []byte    `cbor:"8,keyasint,omitempty"` // SIGNED: its wallet's token
 	ScannedAt time.Time `cbor:"6,keyasint"`
 	NotAfter  time.Time `cbor:"7,keyasint"`
 }
@@ -79,6 +80,7 @@ type Answered struct {
 	PaidAt      time.Time `cbor:"10,keyasint,omitzero"`
 	Reason      Reason    `cbor:"11,keyasint,omitempty"`
 	News        uint64    `cbor:"12,keyasint,omitempty"` // sequence of the push that brought it
+	Bearer      Bearer    `cbor:"13,keyasint,omitempty"` // of an upload that the wallet did not pay
 }
 
 // NotFound is an answer's state when the ledger has never heard of the trade. It may still be on its way there.
@@ -95,6 +97,60 @@ type CancelWanted struct {
 type Expired struct {
 	TradeNo string `cbor:"1,keyasint"`
 }
+
+// Accepted takes the money on signed evidence alone: NOTPAY (not by order) → ACCEPTED_OFFLINE; UNKNOWN, USERPAYING →
+// ACCEPTED_OFFLINE where a SIGNED code was sent, nobody wants it reversed and no reversal has started (转离线受理).
+type Accepted struct {
+	TradeNo    string    `cbor:"1,keyasint"`
+	Code       string    `cbor:"2,keyasint"`
+	Spent      []byte    `cbor:"3,keyasint"` // SHA-256 of the code
+	Wallet     []byte    `cbor:"4,keyasint"` // the wallet's public key, 32 bytes
+	Counter    uint32    `cbor:"5,keyasint"`
+	Token      []byte    `cbor:"6,keyasint"` // the wallet's token, 8 bytes
+	ScannedAt  time.Time `cbor:"7,keyasint"`
+	Accept     []byte    `cbor:"8,keyasint"` // body (120 bytes) and signature (64) of the evidence
+	OperatorID string    `cbor:"9,keyasint,omitempty"`
+}
+
+// Withdrawn takes an offline payment back before its upload: ACCEPTED_OFFLINE → ACCEPTED_OFFLINE, to be uploaded as
+// withdrawn. Nothing is charged and nothing is paid out.
+type Withdrawn struct {
+	TradeNo    string `cbor:"1,keyasint"`
+	OperatorID string `cbor:"2,keyasint,omitempty"`
+}
+
+// ReceiptShown settles a shown ORDER by the ledger's signed RECEIPT: NOTPAY, UNKNOWN by order → SUCCESS, as long as no
+// reversal has started.
+type ReceiptShown struct {
+	TradeNo  string    `cbor:"1,keyasint"`
+	LedgerNo string    `cbor:"2,keyasint"`
+	TotalFen money.Fen `cbor:"3,keyasint"`
+	PaidFen  money.Fen `cbor:"4,keyasint"`
+	PaidAt   time.Time `cbor:"5,keyasint"`
+	Token    []byte    `cbor:"6,keyasint,omitempty"`
+}
+
+// ReceiptRefused notes an authentic RECEIPT of this trade that may not settle it (paid after the expiry, another amount,
+// a reversal has started): NOTPAY, UNKNOWN by order → UNKNOWN, to be reversed at the next contact.
+type ReceiptRefused struct {
+	TradeNo string `cbor:"1,keyasint"`
+	Reason  Reason `cbor:"2,keyasint"`
+}
+
+// DigitsTyped counts a try to confirm a shown ORDER, before it is compared: NOTPAY, UNKNOWN by order stay as they are.
+type DigitsTyped struct {
+	TradeNo    string `cbor:"1,keyasint"`
+	OperatorID string `cbor:"2,keyasint,omitempty"`
+}
+
+// DigitsMatched settles a shown ORDER by the typed confirmation: NOTPAY, UNKNOWN by order → SUCCESS.
+type DigitsMatched struct {
+	TradeNo string    `cbor:"1,keyasint"`
+	At      time.Time `cbor:"2,keyasint"`
+}
+
+// MaxDigitTries is how many tries an order has (codes.md, Confirmation digits).
+const MaxDigitTries = 3
 
 // RefundAnswered is what the ledger holds true of a refund: PROCESSING → SUCCESS or FAILED.
 type RefundAnswered struct {
@@ -114,6 +170,13 @@ func (e Asked) trade() string        { return e.TradeNo }
 func (e Answered) trade() string     { return e.TradeNo }
 func (e CancelWanted) trade() string { return e.TradeNo }
 func (e Expired) trade() string      { return e.TradeNo }
+
+func (e Accepted) trade() string       { return e.TradeNo }
+func (e Withdrawn) trade() string      { return e.TradeNo }
+func (e ReceiptShown) trade() string   { return e.TradeNo }
+func (e ReceiptRefused) trade() string { return e.TradeNo }
+func (e DigitsTyped) trade() string    { return e.TradeNo }
+func (e DigitsMatched) trade() string  { return e.TradeNo }
 
 // TradeOf is the number of the trade that an event belongs to.
 func TradeOf(e Event) string { return e.trade() }
@@ -149,6 +212,18 @@ func Apply(p Payment, e Event, at time.Time) (Payment, error) {
 		return cancel(p, at)
 	case Expired:
 		return expire(p, at)
+	case Accepted:
+		return accept(p, e, at)
+	case Withdrawn:
+		return withdraw(p, e)
+	case ReceiptShown:
+		return receiptShown(p, e)
+	case ReceiptRefused:
+		return receiptRefused(p, e)
+	case DigitsTyped:
+		return digitsTyped(p, e)
+	case DigitsMatched:
+		return digitsMatched(p, e)
 	}
 	return p, illegal(p, e)
 }
@@ -163,7 +238,7 @@ func submit(p Payment, e Submitted) (Payment, error) {
 	}
 	p.State, p.Reason = Unknown, ""
 	p.Attempt++
-	p.Code, p.SubmittedAt, p.NotAfter = e.Code, e.ScannedAt, e.NotAfter
+	p.Code, p.SubmittedAt, p.NotAfter, p.Wallet, p.Token = e.Code, e.ScannedAt, e.NotAfter, e.Wallet, e.Token
 	p.LastOp, p.LastAskAt, p.AskedSince, p.PaySent = OpPay, e.ScannedAt, e.ScannedAt, true
 	return p, nil
 }
@@ -187,6 +262,9 @@ func reject(p Payment, e Rejected, at time.Time) (Payment, error) {
 }
 
 func ask(p Payment, e Asked, at time.Time) (Payment, error) {
+	if p.State == AcceptedOffline || p.Unconfirmed {
+		return askEvidence(p, e, at)
+	}
 	open := p.State == Unknown || p.State == UserPaying || p.State == NotPay && p.Mode == ByOrder
 	if !open {
 		return p, illegal(p, e)
@@ -204,7 +282,20 @@ func ask(p Payment, e Asked, at time.Time) (Payment, error) {
 			p.Reason = e.Reason
 		}
 		p.ReverseAsks++
-	case OpNone:
+	case OpNone, OpUpload:
+		return p, illegal(p, e)
+	}
+	p.LastOp, p.LastAskAt = e.Op, at
+	return p, nil
+}
+
+// askEvidence brings evidence to the ledger: an acceptance is uploaded, an order settled by its receipt is asked for.
+func askEvidence(p Payment, e Asked, at time.Time) (Payment, error) {
+	switch {
+	case p.State == AcceptedOffline && e.Op == OpUpload:
+		p.UploadAsks++
+	case p.Unconfirmed && (e.Op == OpQuery || e.Op == OpOrder):
+	default:
 		return p, illegal(p, e)
 	}
 	p.LastOp, p.LastAskAt = e.Op, at
@@ -213,6 +304,12 @@ func ask(p Payment, e Asked, at time.Time) (Payment, error) {
 
 // answer applies the ledger's word. What is final stays final: an equal word is a replay, any other one impossible.
 func answer(p Payment, e Answered, at time.Time) (Payment, error) {
+	if p.Unconfirmed {
+		return confirm(p, e)
+	}
+	if p.State == AcceptedOffline {
+		return judged(p, e, at)
+	}
 	if p.State.Final() {
 		if e.State == p.State || e.State == NotFound || e.State == PayError && e.Attempt < p.Attempt || supersededBy(p.State, e.State) {
 			return p, ErrReplay
@@ -269,8 +366,8 @@ func paid(p Payment, e Answered) (Payment, error) {
 		}
 		return p, nil
 	}
-	p.State, p.Reason, p.FinishedAt, p.Code, p.Reversing = Success, "", e.PaidAt, "", false
-	return p, nil
+	p.State, p.Reason, p.FinishedAt, p.Reversing = Success, "", e.PaidAt, false
+	return p.forget(), nil
 }
 
 func userPaying(p Payment, e Answered) (Payment, error) {
@@ -291,7 +388,8 @@ func declined(p Payment, e Answered, at time.Time) (Payment, error) {
 	if e.Attempt != 0 && e.Attempt != p.Attempt {
 		return p, ErrReplay
 	}
-	p.Code, p.Reason = "", e.Reason
+	p = p.forget()
+	p.Reason = e.Reason
 	if p.Mode == AtCounter && !p.Reversing {
 		p.State = NotPay
 		return p, nil
@@ -305,11 +403,11 @@ func declined(p Payment, e Answered, at time.Time) (Payment, error) {
 }
 
 func ended(p Payment, e Answered, at time.Time) (Payment, error) {
-	p.State, p.Code, p.FinishedAt, p.Reversing = e.State, "", at, false
+	p.State, p.FinishedAt, p.Reversing = e.State, at, false
 	if e.Reason != "" {
 		p.Reason = e.Reason
 	}
-	return p, nil
+	return p.forget(), nil
 }
 
 // unheard takes note that the ledger has no payment: nothing is certain by it, as a message may still be on its way, but

@@ -191,10 +191,10 @@ func TestNoEventUndoesAFinalState(t *testing.T) {
 			if before.ReversalStarted() && !p.ReversalStarted() {
 				t.Fatalf("%T forgot that the reversal has started", e)
 			}
-			if p.State == Success && p.PaidFen+p.DiscountFen != p.TotalFen {
+			if p.State == Success && p.Evidence != ByDigits && p.PaidFen+p.DiscountFen != p.TotalFen {
 				t.Fatalf("paid %d + %d of %d", p.PaidFen, p.DiscountFen, p.TotalFen)
 			}
-			if op, at := p.Due(now, t0); p.State.Final() && op != OpNone || op != OpNone && at.IsZero() {
+			if op, at := p.Due(now, t0); !p.Open() && op != OpNone || op != OpNone && at.IsZero() {
 				t.Fatalf("%s is due %s at %s", p.State, op, at)
 			} else if op == OpPay && (p.Reversing || p.Code == "") {
 				t.Fatalf("pay is due of a trade that is being ended: %+v", p)
@@ -204,20 +204,32 @@ func TestNoEventUndoesAFinalState(t *testing.T) {
 }
 
 func drawEvent(t *rapid.T, now time.Time) Event {
-	switch rapid.IntRange(0, 5).Draw(t, "event") {
+	switch rapid.IntRange(0, 11).Draw(t, "event") {
+	case 6:
+		return Accepted{TradeNo: trade, Code: "c", Spent: []byte{1}, Wallet: []byte{2}, ScannedAt: now, Accept: []byte{3}}
+	case 7:
+		return Withdrawn{TradeNo: trade}
+	case 8:
+		return ReceiptShown{TradeNo: trade, LedgerNo: "L", TotalFen: 1250, PaidFen: 1150, PaidAt: now}
+	case 9:
+		return ReceiptRefused{TradeNo: trade, Reason: "PAID_AFTER_EXPIRY"}
+	case 10:
+		return DigitsTyped{TradeNo: trade}
+	case 11:
+		return DigitsMatched{TradeNo: trade, At: now}
 	case 0:
-		return Submitted{TradeNo: trade, Code: "c", Spent: []byte{1}, ScannedAt: now, NotAfter: now.Add(PayWindow)}
+		return Submitted{TradeNo: trade, Code: "c", Spent: []byte{1}, Wallet: []byte{2}, ScannedAt: now, NotAfter: now.Add(PayWindow)}
 	case 1:
 		return Rejected{TradeNo: trade, Reason: "CODE_EXPIRED"}
 	case 2:
-		return Asked{TradeNo: trade, Op: rapid.SampledFrom([]Op{OpPay, OpOrder, OpQuery, OpReverse}).Draw(t, "op"), Reason: ReasonNoAnswer}
+		return Asked{TradeNo: trade, Op: rapid.SampledFrom([]Op{OpPay, OpOrder, OpQuery, OpReverse, OpUpload}).Draw(t, "op"), Reason: ReasonNoAnswer}
 	case 3:
 		return CancelWanted{TradeNo: trade}
 	case 4:
 		return Expired{TradeNo: trade}
 	}
-	a := says(rapid.SampledFrom([]State{Success, UserPaying, PayError, Closed, Revoked, NotPay, NotFound}).Draw(t, "state"))
-	a.To = rapid.SampledFrom([]Op{OpNone, OpPay, OpQuery, OpReverse}).Draw(t, "to")
+	a := says(rapid.SampledFrom([]State{Success, UserPaying, PayError, Closed, Revoked, NotPay, NotFound, Bounced}).Draw(t, "state"))
+	a.To = rapid.SampledFrom([]Op{OpNone, OpPay, OpQuery, OpReverse, OpUpload}).Draw(t, "to")
 	a.PaidAt = now
 	return a
 }

@@ -7,6 +7,7 @@ const (
 	AskEvery     = 3 * time.Second  // between two questions about a trade without an answer
 	AskFor       = 45 * time.Second // then it is reversed
 	OrderEvery   = 5 * time.Second  // between two questions about an ORDER on the screen: news come by themselves
+	ConfirmEvery = 30 * time.Second // between two questions about an ORDER that was settled here by evidence
 	PayWindow    = 60 * time.Second // an online pay is never sent later than this after its scan
 	CounterFor   = 180 * time.Second
 	OrderFor     = 180 * time.Second
@@ -31,18 +32,39 @@ func (p Payment) Due(now, started time.Time) (Op, time.Time) {
 		return OpQuery, p.LastAskAt.Add(OrderEvery)
 	case Unknown, UserPaying:
 		return p.dueOpen(now, started)
-	case Success, Closed, Revoked, PayError, Bounced, AcceptedOffline:
+	case AcceptedOffline:
+		if p.UploadAsks == 0 {
+			return OpUpload, p.AcceptedAt
+		}
+		return OpUpload, p.LastAskAt.Add(waitAfter(p.UploadAsks))
+	case Success:
+		if p.Unconfirmed {
+			return p.dueConfirmation()
+		}
+		return OpNone, time.Time{}
+	case Closed, Revoked, PayError, Bounced:
 		return OpNone, time.Time{}
 	}
 	return OpNone, time.Time{}
 }
+
+// dueConfirmation asks the ledger about an ORDER that was settled here by evidence.
+func (p Payment) dueConfirmation() (Op, time.Time) {
+	if p.LastOp == OpNone {
+		return OpQuery, p.CreatedAt
+	}
+	return OpQuery, p.LastAskAt.Add(ConfirmEvery)
+}
+
+// waitAfter is the time after the n-th sending of what is sent until it is answered.
+func waitAfter(n int) time.Duration { return reversalWaits[min(n, len(reversalWaits))-1] }
 
 func (p Payment) dueOpen(now, started time.Time) (Op, time.Time) {
 	if p.Reversing {
 		if p.ReverseAsks == 0 { // at once
 			return OpReverse, p.CreatedAt
 		}
-		return OpReverse, p.LastAskAt.Add(reversalWaits[min(p.ReverseAsks, len(reversalWaits))-1])
+		return OpReverse, p.LastAskAt.Add(waitAfter(p.ReverseAsks))
 	}
 	if p.Mode == ByOrder { // shown and expired: one question, then the close
 		if p.LastOp == OpQuery && !p.LastAskAt.Before(p.AskedSince) {

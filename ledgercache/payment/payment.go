@@ -71,6 +71,7 @@ const (
 	OpOrder   Op = "order"
 	OpQuery   Op = "query"
 	OpReverse Op = "reverse"
+	OpUpload  Op = "upload" // the evidence of an offline acceptance; valid at any age
 )
 
 // Payment is one trade as the book holds it. Times are UTC; the zero time means "not yet". The integer keys are the form
@@ -119,8 +120,42 @@ type Payment struct {
 	Reversing   bool      `cbor:"48,keyasint,omitempty"` // a reversal is wanted
 	PaySent     bool      `cbor:"49,keyasint,omitempty"` // pay of this attempt may have left the terminal
 
+	// The evidence on which the terminal itself took the money, until the ledger has confirmed it.
+	Evidence    Evidence  `cbor:"50,keyasint,omitempty"` // "" while the ledger's own answer is what counts
+	Unconfirmed bool      `cbor:"51,keyasint,omitempty"` // SUCCESS on evidence that the ledger has not confirmed on the line yet
+	DigitTries  int       `cbor:"52,keyasint,omitempty"` // wrong or interrupted tries to type the confirmation
+	Accept      []byte    `cbor:"53,keyasint,omitempty"` // body and signature of the ACCEPT evidence (codes.md)
+	Wallet      []byte    `cbor:"54,keyasint,omitempty"` // public key of the SIGNED code in flight or accepted
+	Token       []byte    `cbor:"55,keyasint,omitempty"` // the wallet's token, 8 bytes
+	UploadAsks  int       `cbor:"56,keyasint,omitempty"` // uploads sent: above 0, it can no longer be withdrawn
+	Withdrawn   bool      `cbor:"57,keyasint,omitempty"` // a manager took it back before its upload
+	AcceptedAt  time.Time `cbor:"59,keyasint,omitzero"`
+	Bearer      Bearer    `cbor:"58,keyasint,omitempty"` // who bears an offline payment that was not simply paid
+
 	Copies int `cbor:"60,keyasint,omitempty"` // receipts queued for the printer so far
 }
+
+// Evidence says on what proof, other than the ledger's answer on the line, a trade was taken.
+type Evidence string
+
+// The kinds of evidence.
+const (
+	ByAccept  Evidence = "accept"  // a SIGNED code, judged offline
+	ByReceipt Evidence = "receipt" // the ledger's signed RECEIPT, shown by the customer
+	ByDigits  Evidence = "digits"  // the eight digits of the confirmation
+)
+
+// Bearer says who bears an offline payment whose wallet did not pay.
+type Bearer string
+
+// The bearers of codes.md, ACCEPT.
+const (
+	BearerLedger   Bearer = "ledger"   // its guarantee pays: the terminal kept the rules
+	BearerMerchant Bearer = "merchant" // the terminal broke a rule
+)
+
+// Open reports whether the terminal or the line still has something to do for p.
+func (p Payment) Open() bool { return !p.State.Final() || p.Unconfirmed }
 
 // ReversalStarted reports whether a reversal may have left the terminal: from then on nothing can settle the trade here.
 func (p Payment) ReversalStarted() bool { return p.ReverseAsks > 0 }
