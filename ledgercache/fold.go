@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"yupos/ledgercache/journal"
 	"yupos/ledgercache/money"
@@ -31,6 +32,9 @@ func fold(s state, r record) ([]Change, error) {
 	case recAnchored:
 		c, err := body[Cursor](r)
 		if err != nil {
+			return nil, err
+		}
+		if err := reached(s); err != nil {
 			return nil, err
 		}
 		return []Change{{Kind: ChangeCursor}}, put(s, keyCursor, c)
@@ -68,14 +72,17 @@ func foldTrade(s state, r record, e payment.Event) ([]Change, error) {
 			return nil, err
 		}
 	}
-	if err := foldEvent(s, trade, before, after, e); err != nil {
+	if err := foldEvent(s, trade, e, r.at()); err != nil {
+		return nil, err
+	}
+	if err := foldSettled(s, trade, before, after); err != nil {
 		return nil, err
 	}
 	return []Change{{Kind: ChangeTrade, TradeNo: after.TradeNo}}, putTrade(s, trade, before, after)
 }
 
-// foldEvent folds what an event touches besides its trade: spent codes, the news cursor, the shift's totals.
-func foldEvent(s state, trade []byte, before, after payment.Payment, e payment.Event) error {
+// foldEvent folds what an event touches besides its trade: spent codes, the news cursor, tries of typed digits.
+func foldEvent(s state, trade []byte, e payment.Event, at time.Time) error {
 	switch e := e.(type) {
 	case payment.Submitted:
 		if err := s.set(key(prefixSpent, e.Spent), trade); err != nil {
@@ -90,9 +97,29 @@ func foldEvent(s state, trade []byte, before, after payment.Payment, e payment.E
 				return err
 			}
 		}
-		if before.State != payment.Success && after.State == payment.Success {
-			return addToShift(s, after.ShiftID, func(shift *Shift) error { return shift.addSale(after) })
-		}
+		return reached(s)
+	case payment.Accepted:
+		return foldAccepted(s, trade, e)
+	case payment.DigitsTyped:
+		return foldDigits(s, at)
+	case payment.DigitsMatched:
+		return reached(s)
+	}
+	return nil
+}
+
+// foldSettled folds what a change of state means for the sums: exposure and the shift's totals.
+func foldSettled(s state, trade []byte, before, after payment.Payment) error {
+	if err := foldExposure(s, trade, before, after); err != nil {
+		return err
+	}
+	switch {
+	case after.State != payment.Success:
+		return nil
+	case before.State != payment.Success:
+		return addToShift(s, after.ShiftID, func(shift *Shift) error { return shift.addSale(after) })
+	case before.Unconfirmed && !after.Unconfirmed:
+		return addToShift(s, after.ShiftID, func(shift *Shift) error { return shift.addConfirmation(before, after) })
 	}
 	return nil
 }
@@ -103,7 +130,7 @@ func putTrade(s state, trade []byte, before, after payment.Payment) error {
 		return err
 	}
 	open := key(prefixOpenTrade, trade)
-	if after.State.Final() {
+	if !after.Open() {
 		if err := s.delete(open); err != nil {
 			return err
 		}

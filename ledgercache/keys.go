@@ -12,18 +12,23 @@ import (
 // This file alone spells a key. One letter says what a key leads to; numbers that are ULIDs stand as 16 bytes, so that
 // keys sort by time.
 var (
-	keyApplied = []byte("a") // journal.Head as appliedMark
-	keyMeta    = []byte("i") // how the last process left the cache
-	keyCounter = []byte("c") // trade that has the scanner or the display
-	keyShift   = []byte("h") // open shift
-	keyCursor  = []byte("u") // how far the ledger holds the journal's head
-	keyNews    = []byte("x") // last push of the ledger that was applied
+	keyApplied  = []byte("a") // journal.Head as appliedMark
+	keyMeta     = []byte("i") // how the last process left the cache
+	keyCounter  = []byte("c") // trade that has the scanner or the display
+	keyShift    = []byte("h") // open shift
+	keyCursor   = []byte("u") // how far the ledger holds the journal's head
+	keyNews     = []byte("x") // last push of the ledger that was applied
+	keyExposure = []byte("g") // what the terminal has accepted offline and the ledger has not judged → payment.Exposure
+	keyDigits   = []byte("y") // times of the tries of typed digits that did not match, since the ledger was reached
 
 	prefixTrade       = []byte("p") // + trade → payment.Payment
 	prefixOutTrade    = []byte("n") // + out_trade_no → trade
 	prefixOpenTrade   = []byte("o") // + trade
 	prefixSpent       = []byte("s") // + SHA-256 of a code → trade
 	prefixWallet      = []byte("w") // + wallet public key → highest counter
+	prefixCertUsed    = []byte("e") // + wallet public key → payment.Exposure: all that was ever accepted under it
+	prefixWalletOpen  = []byte("f") // + wallet public key → payment.Exposure: what the ledger has not judged
+	prefixUpload      = []byte("v") // + trade: accepted offline, not judged
 	prefixDay         = []byte("d") // + day + trade
 	prefixRefund      = []byte("r") // + refund → payment.Refund
 	prefixOutRefund   = []byte("m") // + out_refund_no → refund

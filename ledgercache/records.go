@@ -14,25 +14,31 @@ type recordKind uint8
 
 // The kinds of records.
 const (
-	recStarted      recordKind = 1  // this process opened the book
-	recShiftOpened  recordKind = 2  //
-	recShiftClosed  recordKind = 3  //
-	recOpened       recordKind = 10 // the payment.Event of the same name, and so on
-	recSubmitted    recordKind = 11
-	recRejected     recordKind = 12
-	recAsked        recordKind = 13
-	recAnswered     recordKind = 14
-	recCancelWanted recordKind = 15
-	recExpired      recordKind = 16
-	recRefundOpened recordKind = 20
-	recRefundAsked  recordKind = 21
-	recRefundAnswer recordKind = 22
-	recPrintQueued  recordKind = 30
-	recPrintSent    recordKind = 31
-	recPrintDone    recordKind = 32
-	recAnchored     recordKind = 40
-	recNews         recordKind = 41 // a push that told nothing new moved the news cursor
-	recAlarm        recordKind = 50 // something contradicts what is certain; a person must look
+	recStarted        recordKind = 1  // this process opened the book
+	recShiftOpened    recordKind = 2  //
+	recShiftClosed    recordKind = 3  //
+	recOpened         recordKind = 10 // the payment.Event of the same name, and so on
+	recSubmitted      recordKind = 11
+	recRejected       recordKind = 12
+	recAsked          recordKind = 13
+	recAnswered       recordKind = 14
+	recCancelWanted   recordKind = 15
+	recExpired        recordKind = 16
+	recAccepted       recordKind = 17
+	recWithdrawn      recordKind = 18
+	recReceiptShown   recordKind = 19
+	recRefundOpened   recordKind = 20
+	recRefundAsked    recordKind = 21
+	recRefundAnswer   recordKind = 22
+	recReceiptRefused recordKind = 24
+	recDigitsTyped    recordKind = 25
+	recDigitsMatched  recordKind = 26
+	recPrintQueued    recordKind = 30
+	recPrintSent      recordKind = 31
+	recPrintDone      recordKind = 32
+	recAnchored       recordKind = 40
+	recNews           recordKind = 41 // a push that told nothing new moved the news cursor
+	recAlarm          recordKind = 50 // something contradicts what is certain; a person must look
 )
 
 // record is one entry of the journal in its decoded form.
@@ -154,6 +160,18 @@ func kindOf(e payment.Event) recordKind {
 		return recCancelWanted
 	case payment.Expired:
 		return recExpired
+	case payment.Accepted:
+		return recAccepted
+	case payment.Withdrawn:
+		return recWithdrawn
+	case payment.ReceiptShown:
+		return recReceiptShown
+	case payment.ReceiptRefused:
+		return recReceiptRefused
+	case payment.DigitsTyped:
+		return recDigitsTyped
+	case payment.DigitsMatched:
+		return recDigitsMatched
 	}
 	return 0
 }
@@ -175,6 +193,18 @@ func eventOf(r record) (e payment.Event, ok bool, err error) {
 		e, err = body[payment.CancelWanted](r)
 	case recExpired:
 		e, err = body[payment.Expired](r)
+	case recAccepted:
+		e, err = body[payment.Accepted](r)
+	case recWithdrawn:
+		e, err = body[payment.Withdrawn](r)
+	case recReceiptShown:
+		e, err = body[payment.ReceiptShown](r)
+	case recReceiptRefused:
+		e, err = body[payment.ReceiptRefused](r)
+	case recDigitsTyped:
+		e, err = body[payment.DigitsTyped](r)
+	case recDigitsMatched:
+		e, err = body[payment.DigitsMatched](r)
 	default:
 		return nil, false, nil
 	}

@@ -38,6 +38,15 @@ func (s *Shift) addSale(p payment.Payment) (err error) {
 	return err
 }
 
+// addConfirmation brings what the ledger says of a sale that was settled here by evidence: its fee, and who paid what.
+func (s *Shift) addConfirmation(before, after payment.Payment) (err error) {
+	if s.FeeFen, err = money.Add(s.FeeFen, after.FeeFen-before.FeeFen); err != nil {
+		return err
+	}
+	s.DiscountFen, err = money.Add(s.DiscountFen, after.DiscountFen-before.DiscountFen)
+	return err
+}
+
 func (s *Shift) addRefund(f payment.Refund) (err error) {
 	s.RefundCount++
 	if s.RefundFen, err = money.Add(s.RefundFen, f.RefundFen); err != nil {

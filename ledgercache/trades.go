@@ -22,6 +22,7 @@ type Code struct {
 	Text      string    // sent to the ledger as it is
 	Wallet    []byte    // SIGNED: the wallet's public key
 	Counter   uint32    // SIGNED: its counter
+	Token     []byte    // SIGNED: its wallet's token, 8 bytes
 	MostFen   money.Fen // SIGNED: the most that it may pay; 0 = the code sets no limit
 	ScannedAt time.Time
 }
@@ -116,7 +117,7 @@ func (t *tx) submit(tradeNo string, total money.Fen, c Code) error {
 		return t.emit(recRejected, payment.Rejected{TradeNo: tradeNo, Reason: reason})
 	}
 	return t.emit(recSubmitted, payment.Submitted{
-		TradeNo: tradeNo, Code: c.Text, Spent: spent, Wallet: c.Wallet, Counter: c.Counter,
+		TradeNo: tradeNo, Code: c.Text, Spent: spent, Wallet: c.Wallet, Counter: c.Counter, Token: c.Token,
 		ScannedAt: c.ScannedAt.UTC().Truncate(time.Millisecond), NotAfter: c.ScannedAt.UTC().Truncate(time.Millisecond).Add(payment.PayWindow),
 	})
 }
@@ -196,7 +197,7 @@ func (b *Book) Answer(ctx context.Context, a payment.Answered) (p payment.Paymen
 			return t.newsOnly(a.News)
 		case moved != nil:
 			refused = moved
-			return t.alarm("IMPOSSIBLE_ANSWER", a, moved.Error())
+			return t.alarm(alarmOf(p), a, moved.Error())
 		}
 		p, err = t.answered(a)
 		return err
@@ -209,13 +210,18 @@ func (t *tx) answered(a payment.Answered) (payment.Payment, error) {
 		return payment.Payment{}, err
 	}
 	p, err := t.byTradeNo(a.TradeNo)
-	if err == nil && p.State == payment.Success && p.Copies == 0 && t.book.opts.AutoPrint {
-		_, err = t.queuePrint(p, "", "")
-	}
-	if err != nil {
+	if err != nil || p.State != payment.Success {
 		return p, err
 	}
-	return t.byTradeNo(a.TradeNo)
+	return t.printed(a.TradeNo)
+}
+
+// alarmOf names what an impossible answer about p means.
+func alarmOf(p payment.Payment) string {
+	if p.Unconfirmed && p.Evidence == payment.ByDigits {
+		return "CONFIRMED_NOT_PAID"
+	}
+	return "IMPOSSIBLE_ANSWER"
 }
 
 func (t *tx) newsOnly(sequence uint64) error {
