@@ -54,7 +54,9 @@ func (d *Daemon) tillOptions(id identity.Identity) till.Options {
 			TerminalID: d.cfg.Terminal.ID, MerchantID: d.cfg.Merchant.ID, MCC: d.cfg.Merchant.MCC,
 			Name: d.cfg.Merchant.Name, DisplayName: d.cfg.Merchant.DisplayName,
 		},
-		Issuers: func(now time.Time) paycode.Keys { return issuers(id.Pins, now) },
+		Issuers:  func(now time.Time) paycode.Keys { return pinned(id.Pins, trust.Issuer, now) },
+		Receipts: func(now time.Time) paycode.Keys { return pinned(id.Pins, trust.Receipt, now) },
+		Secret:   id.Confirmation,
 	}
 	if d.scanner != nil {
 		o.Scans = d.scanner.Scans()
@@ -156,9 +158,9 @@ func device(name string, s serial.State) till.Device {
 	return till.Device{Name: name, Kind: name, State: state, Text: s.Text, TextEN: s.TextEN}
 }
 
-func issuers(pins trust.Pins, now time.Time) paycode.Keys {
+func pinned(pins trust.Pins, role trust.Role, now time.Time) paycode.Keys {
 	var keys paycode.Keys
-	for _, p := range pins.Keys(trust.Issuer, now) {
+	for _, p := range pins.Keys(role, now) {
 		keys = append(keys, paycode.Key{Public: p.Public, NotBefore: p.NotBefore, NotAfter: p.NotAfter})
 	}
 	return keys

@@ -22,12 +22,14 @@ var (
 	ErrDigitsLocked = errors.New("ledgercache: no more tries for this order")
 	// ErrDigitsPaused says that the terminal has had its tries until the ledger is reached.
 	ErrDigitsPaused = errors.New("ledgercache: no more tries before the ledger is reached")
-	// ErrNotMyOrder says that a receipt is of no order of this book.
-	ErrNotMyOrder = errors.New("ledgercache: not an order of this book")
-	// ErrReceiptRefused says that an authentic receipt may not settle its order; the trade's reason says why, and it is
-	// reversed at the next contact.
-	ErrReceiptRefused = errors.New("ledgercache: receipt refused")
 )
+
+// ReceiptRefusal is an authentic receipt that may not settle its order: the payment behind it is reversed at the next
+// contact.
+type ReceiptRefusal struct{ Reason payment.Reason }
+
+// Error names the reason.
+func (r *ReceiptRefusal) Error() string { return "ledgercache: receipt refused: " + string(r.Reason) }
 
 // The whole terminal has digitTries wrong tries in digitWindow (codes.md, Confirmation digits).
 const (
@@ -140,19 +142,18 @@ type Receipt struct {
 }
 
 // ConfirmReceipt settles the order that an authentic receipt names, with its paper, in one step. Shown again it answers
-// the trade as it is. One that may not settle its order is journalled for the reversal and answered with
-// ErrReceiptRefused; one of no order of this book with ErrNotMyOrder.
+// the trade as it is. One that may not settle its order, or is of an order that this book does not have, is journalled for
+// the reversal and answered with a ReceiptRefusal.
 func (b *Book) ConfirmReceipt(ctx context.Context, r Receipt) (p payment.Payment, err error) {
 	var refused error
 	err = b.do(ctx, func(t *tx) error {
 		refused = nil
-		if p, err = t.byTradeNo(r.Order); errors.Is(err, ErrNotFound) {
-			return ErrNotMyOrder
-		} else if err != nil {
-			return err
+		p, err = t.byTradeNo(r.Order)
+		if errors.Is(err, ErrNotFound) {
+			p, err = t.strayOrder(r)
 		}
-		if p.Mode != payment.ByOrder {
-			return ErrNotMyOrder
+		if err != nil {
+			return err
 		}
 		e := payment.ReceiptShown{TradeNo: p.TradeNo, LedgerNo: r.LedgerNo, TotalFen: r.TotalFen, PaidFen: r.PaidFen, PaidAt: r.PaidAt.UTC(), Token: r.Token}
 		_, moved := payment.Apply(p, e, t.at)
@@ -160,7 +161,7 @@ func (b *Book) ConfirmReceipt(ctx context.Context, r Receipt) (p payment.Payment
 		case errors.Is(moved, payment.ErrReplay):
 			return nil
 		case why != "":
-			refused = fmt.Errorf("%w: %s", ErrReceiptRefused, why)
+			refused = &ReceiptRefusal{why}
 			p, err = t.refuseReceipt(p, why)
 			return err
 		case moved != nil:
@@ -175,6 +176,8 @@ func (b *Book) ConfirmReceipt(ctx context.Context, r Receipt) (p payment.Payment
 // receiptReason is why an authentic receipt may not settle its own order, "" if it may.
 func receiptReason(p payment.Payment, r Receipt) payment.Reason {
 	switch {
+	case p.Mode != payment.ByOrder || p.OutTradeNo == strayPrefix+p.TradeNo:
+		return "NOT_MY_ORDER"
 	case r.TotalFen != p.TotalFen || r.PaidFen < 0 || r.PaidFen > r.TotalFen:
 		return "AMOUNT_MISMATCH"
 	case !p.ExpiresAt.IsZero() && r.PaidAt.After(p.ExpiresAt):
@@ -183,6 +186,19 @@ func receiptReason(p payment.Payment, r Receipt) payment.Reason {
 		return payment.ReasonReversalStarted
 	}
 	return ""
+}
+
+// strayPrefix begins the number of a trade that stands for an order of this terminal which the book does not have.
+const strayPrefix = "RECEIPT-"
+
+// strayOrder opens a trade for an authentic receipt of an order that this terminal showed and this book has lost (an older
+// copy was restored), so that the payment behind it goes back to the customer as every other reversal does.
+func (t *tx) strayOrder(r Receipt) (payment.Payment, error) {
+	err := t.emit(recOpened, payment.Opened{TradeNo: r.Order, OutTradeNo: strayPrefix + r.Order, Mode: payment.ByOrder, TotalFen: r.TotalFen, ExpiresAt: t.at})
+	if err != nil {
+		return payment.Payment{}, err
+	}
+	return t.byTradeNo(r.Order)
 }
 
 func (t *tx) refuseReceipt(p payment.Payment, why payment.Reason) (payment.Payment, error) {

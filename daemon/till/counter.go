@@ -173,6 +173,9 @@ func (l *loop) holder(ctx context.Context) (*payment.Payment, error) {
 
 // unlessBroken lets a broken book end the loop and every other refusal go by: the next turn reads what is true.
 func (l *loop) unlessBroken(err error) error {
+	if err == nil {
+		return nil
+	}
 	if errors.Is(err, ledgercache.ErrSealed) || errors.Is(err, ledgercache.ErrClosed) {
 		return err
 	}
@@ -229,6 +232,9 @@ func (l *loop) ended(p *payment.Payment) {
 // scanned charges a code that was read, if the counter waits for one. A code that nobody asked for is never charged.
 func (l *loop) scanned(ctx context.Context, s scanner.Scan) error {
 	t := l.till
+	if paycode.ClassifyScan(s.Text, s.Symbology) == paycode.KindReceipt {
+		return l.unlessBroken(t.receiptScanned(ctx, s.Text))
+	}
 	tradeNo, err := t.book.Counter()
 	if err != nil {
 		return err
@@ -253,10 +259,7 @@ func (l *loop) scanned(ctx context.Context, s scanner.Scan) error {
 		_, err = t.book.SubmitCode(ctx, tradeNo, *code)
 	}
 	t.log.Debug("code judged", slog.String("trade_no", tradeNo), slog.String("reason", string(reason)))
-	if err != nil {
-		return l.unlessBroken(err)
-	}
-	return nil
+	return l.unlessBroken(err)
 }
 
 // say leaves a sentence for the cashier about a scan that was not wanted.
@@ -291,7 +294,7 @@ func (t *Till) judge(text, symbology string, at time.Time) (*ledgercache.Code, p
 		if r != "" {
 			return nil, payment.Reason(r), ""
 		}
-		return &ledgercache.Code{Text: text, Wallet: s.Cert.WalletKey, Counter: s.Counter, MostFen: s.MostFen, ScannedAt: at}, "", ""
+		return &ledgercache.Code{Text: text, Wallet: s.Cert.WalletKey, Token: s.Cert.Token[:], Counter: s.Counter, MostFen: s.MostFen, ScannedAt: at}, "", ""
 	case "MALFORMED":
 		return nil, "MALFORMED", ""
 	default:

@@ -73,17 +73,20 @@ type Device struct {
 
 // Options are the parts of a till. Scans, Printer, Screen and Devices may be nil: a counter can do without.
 type Options struct {
-	Book    *ledgercache.Book
-	Link    Link
-	Shop    Shop
-	Key     ed25519.PrivateKey               // the terminal's, signs ORDERs
-	Issuers func(now time.Time) paycode.Keys // pinned keys that may sign wallet certificates
-	Scans   <-chan scanner.Scan
-	Printer Printer
-	Screen  Screen
-	Devices func() []Device
-	Now     func() time.Time
-	Log     *slog.Logger
+	Book     *ledgercache.Book
+	Link     Link
+	Shop     Shop
+	Key      ed25519.PrivateKey               // the terminal's, signs ORDERs
+	Issuers  func(now time.Time) paycode.Keys // pinned keys that may sign wallet certificates
+	Receipts func(now time.Time) paycode.Keys // pinned keys of the ledger that may sign RECEIPTs
+	Secret   [32]byte                         // the confirmation secret
+	Limits   payment.Limits                   // the zero Limits are product.md's
+	Scans    <-chan scanner.Scan
+	Printer  Printer
+	Screen   Screen
+	Devices  func() []Device
+	Now      func() time.Time
+	Log      *slog.Logger
 }
 
 // Till is the counter. Make it with New.
@@ -108,6 +111,12 @@ func New(o Options) *Till {
 	}
 	if o.Issuers == nil {
 		o.Issuers = func(time.Time) paycode.Keys { return nil }
+	}
+	if o.Receipts == nil {
+		o.Receipts = func(time.Time) paycode.Keys { return nil }
+	}
+	if o.Limits == (payment.Limits{}) {
+		o.Limits = payment.DefaultLimits
 	}
 	return &Till{o: o, book: o.Book, log: o.Log, watch: map[chan struct{}]struct{}{}, counter: Counter{State: display.Idle}}
 }

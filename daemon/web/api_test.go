@@ -129,7 +129,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"a wrong token with bad body": {"POST", "/v1/trade/pay", "nobody", "{", 401, "UNAUTHORIZED"},
 		"a cashier's refund":          {"POST", "/v1/trade/X/refunds", registerToken, `{"out_refund_no":"R","refund_fen":1}`, 403, "FORBIDDEN"},
 		"a cashier's shift":           {"POST", "/v1/shifts", registerToken, ``, 403, "FORBIDDEN"},
-		"what comes later":            {"POST", "/v1/trade/X/confirm", registerToken, `{}`, 501, "NOT_AVAILABLE"},
+		"what comes later":            {"POST", "/v1/days/2026-11-23/close", managerToken, `{}`, 501, "NOT_AVAILABLE"},
 		"a bill":                      {"GET", "/v1/bills/2026-11-23", managerToken, ``, 501, "NOT_AVAILABLE"},
 		"no such address":             {"GET", "/v1/nothing", registerToken, ``, 404, "NOT_FOUND"},
 		"a wrong method":              {"DELETE", "/v1/terminal", registerToken, ``, 405, "METHOD_NOT_ALLOWED"},

@@ -57,6 +57,7 @@ var (
 	errSlowBody      = errors.New("web: body not received")
 	errNoCode        = errors.New("web: no code is shown")
 	errPanic         = errors.New("web: internal")
+	errNotReady      = errors.New("web: not ready")
 	errTooMany       = errors.New("web: too many event streams")
 )
 
@@ -101,6 +102,7 @@ var verdicts = []verdict{
 	{errTooLarge, 413, "BODY_TOO_LARGE", "请求体超过 64 KiB", "The body is larger than 64 KiB", false},
 	{errSlowBody, 408, "BODY_NOT_RECEIVED", "请求体未完整送达，未做任何处理", "The body did not arrive; nothing was done", true},
 	{errNoCode, 404, "NO_CODE", "当前没有动态码", "No code is shown now", false},
+	{errNotReady, 503, "NOT_READY", "尚未就绪，请稍候；若持续，请联系客服", "Not ready yet; if it lasts, call support", true},
 	{errTooMany, 503, "TOO_MANY_STREAMS", "事件流过多", "Too many event streams", true},
 	{context.DeadlineExceeded, 503, "BUSY", "终端繁忙，请用原单号重试", "The terminal is busy; try again with the same number", true},
 	{context.Canceled, 503, "BUSY", "请求已中断，请用原单号重试", "The request was cut off; try again with the same number", true},
@@ -130,13 +132,25 @@ func (s *Server) problem(ctx context.Context, err error) *Problem {
 		p.TraceID = traceOf(ctx)
 		return p
 	}
-	for _, v := range verdicts {
-		if errors.Is(err, v.err) {
-			return newProblem(ctx, v)
-		}
+	var refused *till.Refusal
+	if errors.As(err, &refused) {
+		w := refused.Reason.Words()
+		return newProblem(ctx, verdict{err, http.StatusConflict, string(refused.Reason), w.ZH, w.EN, false})
+	}
+	if v, known := verdictOf(err); known {
+		return newProblem(ctx, v)
 	}
 	s.log.ErrorContext(ctx, "request failed", "trace_id", traceOf(ctx), "err", err)
 	return newProblem(ctx, verdict{nil, 500, "INTERNAL", "终端内部错误，结果以查询为准", "Internal error; query to learn the result", true})
+}
+
+func verdictOf(err error) (verdict, bool) {
+	for _, v := range verdicts {
+		if errors.Is(err, v.err) {
+			return v, true
+		}
+	}
+	return verdict{}, false
 }
 
 func newProblem(ctx context.Context, v verdict) *Problem {

@@ -20,11 +20,10 @@ func (s *Server) addHealth() {
 	})
 	s.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := s.o.Ready(); err != nil {
-			p := s.problem(r.Context(), err)
-			if p.Status != http.StatusServiceUnavailable {
-				p = newProblem(r.Context(), verdict{nil, 503, "NOT_READY", "停止收款，请联系客服", "Not taking payments; call support", true})
+			if v, known := verdictOf(err); !known || v.status != http.StatusServiceUnavailable {
+				err = errNotReady
 			}
-			s.fail(w, r, p)
+			s.fail(w, r, err)
 			return
 		}
 		s.writeJSON(w, r, map[string]string{"status": "ready"})

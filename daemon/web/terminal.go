@@ -104,7 +104,6 @@ var later = []struct {
 	scope        auth.Scope
 }{
 	{http.MethodPost, "/v1/trade/{out_trade_no}/accept_offline", auth.Refund},
-	{http.MethodPost, "/v1/trade/{out_trade_no}/confirm", auth.Pay},
 	{http.MethodPost, "/v1/days/{date}/close", auth.Office},
 	{http.MethodGet, "/v1/bills/{date}", auth.Office},
 	{http.MethodPost, "/v1/reconciliations/{date}", auth.Office},

@@ -68,6 +68,9 @@ func tradeOf(p payment.Payment, now time.Time) Trade {
 	if p.Settled {
 		t.PaidFen, t.DiscountFen, t.FeeFen = fen(p.PaidFen), fen(p.DiscountFen), fen(p.FeeFen)
 	}
+	if p.Unconfirmed && p.Evidence == payment.ByReceipt { // the receipt says who paid what; the fee is still to come
+		t.PaidFen, t.DiscountFen = fen(p.PaidFen), fen(p.DiscountFen)
+	}
 	if mayBePaid(p, now) {
 		t.Code = &Code{Text: p.OrderText, ExpiresAt: stamp(p.ExpiresAt)}
 	}

@@ -93,6 +93,7 @@ func (s *Server) addTrades() {
 	operation(s, http.MethodGet, "/v1/trade/{out_trade_no}", "query", "查单 · query, asks the ledger where the trade is open", auth.Query, s.query)
 	operation(s, http.MethodGet, "/v1/trades", "trades", "交易列表 · list trades, newest first", auth.Query, s.list)
 	operation(s, http.MethodPost, "/v1/trade/{out_trade_no}/cancel", "cancel", "撤销未付款的交易 · close or reverse", auth.Cancel, s.cancel)
+	operation(s, http.MethodPost, "/v1/trade/{out_trade_no}/confirm", "confirm", "断网时凭顾客凭证或确认码入账 · settle a shown order by receipt or digits", auth.Pay, s.confirm)
 	operation(s, http.MethodPost, "/v1/trade/{out_trade_no}/print", "print", "重打印 · print a copy of the receipt", auth.Print, s.print)
 }
 
