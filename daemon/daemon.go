@@ -82,6 +82,7 @@ func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Daemon, er
 	d.book, err = ledgercache.Open(ctx, ledgercache.Options{
 		Dir: cfg.Terminal.DataDir, Mirror: cfg.Book.Mirror, Key: id.BookKey, TerminalID: cfg.Terminal.ID, Software: "posd " + Version,
 		ShiftAutoOpen: cfg.Shift.AutoOpen, AutoPrint: cfg.Printer.Port != "" && cfg.Printer.Auto, Log: log,
+		Reserve: int64(cfg.Book.ReserveMB) << 20,
 	})
 	if err != nil {
 		return nil, errors.Join(err, d.listener.Close())

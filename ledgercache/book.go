@@ -70,6 +70,11 @@ type Options struct {
 	AutoPrint     bool     // every SUCCESS queues one receipt in the same step
 	Now           func() time.Time
 	Log           *slog.Logger
+
+	// Reserve is how many bytes of the disk are kept free: below it nothing new is taken, below a quarter of it the book
+	// seals itself. A quarter of it is kept as ballast. 0 = the disk is not watched.
+	Reserve int64
+	Free    func(dir string) (uint64, error) // free bytes of the disk; nil = statfs
 }
 
 // Book is the shop's book. Make it with Open, end it with Close.
@@ -86,6 +91,8 @@ type Book struct {
 	closing chan struct{}
 	done    chan struct{} // the writer has ended
 	failed  chan struct{}
+	guard   *guard
+	watched chan struct{} // watchSpace has ended
 
 	mu       sync.Mutex
 	err      error // why the book is sealed or read-only
@@ -105,12 +112,14 @@ func Open(ctx context.Context, o Options) (*Book, error) {
 	b := &Book{
 		opts: o, log: o.Log, steps: make(chan *step), closing: make(chan struct{}), done: make(chan struct{}),
 		failed: make(chan struct{}), watchers: map[*Watcher]struct{}{}, jobs: ulid.Monotonic(rand.Reader, 0),
+		guard: newGuard(o), watched: make(chan struct{}),
 	}
 	if err := b.open(ctx); err != nil {
 		return nil, fmt.Errorf("open book: %w", err)
 	}
 	b.started = o.Now().Truncate(time.Millisecond)
 	go b.write()
+	go b.watchSpace()
 	if b.Err() != nil {
 		return b, nil
 	}
@@ -135,6 +144,7 @@ func (b *Book) Close() error {
 	b.mu.Unlock()
 	close(b.closing)
 	<-b.done
+	<-b.watched
 	return errors.Join(b.journal.Close(), b.closeCache())
 }
 

@@ -23,7 +23,7 @@ type NewRefund struct {
 // OpenRefund opens a refund of a paid trade, to the wallet that paid. A repeat of the same request answers the recorded
 // refund and replayed = true.
 //
-// It fails with ErrNotFound, ErrOutRefundNoUsed, ErrNotPaid, ErrRefundTooMuch, ErrRefundTooMany, ErrRefundTooLate,
+// It fails with ErrNotFound, ErrOutRefundNoUsed, ErrDiskFull, ErrNotPaid, ErrRefundTooMuch, ErrRefundTooMany, ErrRefundTooLate,
 // money.ErrRange, or with what Err says.
 func (b *Book) OpenRefund(ctx context.Context, n NewRefund) (f payment.Refund, replayed bool, err error) {
 	if err := n.RefundFen.CheckPayable(); err != nil {
@@ -44,6 +44,9 @@ func (t *tx) openRefund(n NewRefund) (payment.Refund, bool, error) {
 		return f, true, nil
 	} else if !errors.Is(err, ErrNotFound) {
 		return f, false, err
+	}
+	if err := t.takesNew(); err != nil {
+		return payment.Refund{}, false, err
 	}
 	p, err := t.byTradeNo(n.TradeNo)
 	if err != nil {

@@ -90,6 +90,9 @@ func (b *Book) OpenShift(ctx context.Context, operator string) (s Shift, err err
 		if _, err := t.state.get(keyShift); err == nil {
 			return ErrShiftOpen
 		}
+		if err := t.takesNew(); err != nil {
+			return err
+		}
 		s, err = t.openShift(operator)
 		return err
 	})

@@ -52,7 +52,7 @@ func NewTradeNo(now time.Time) string {
 // OpenTrade opens a trade, in one step with the submission or refusal of its code. A repeat of the same request
 // (OutTradeNo and BodyHash) answers the recorded trade and replayed = true.
 //
-// It fails with ErrOutTradeNoUsed, ErrCounterBusy, ErrNoShift, money.ErrRange, or with what Err says.
+// It fails with ErrOutTradeNoUsed, ErrDiskFull, ErrCounterBusy, ErrNoShift, money.ErrRange, or with what Err says.
 func (b *Book) OpenTrade(ctx context.Context, n New) (p payment.Payment, replayed bool, err error) {
 	if err := n.TotalFen.CheckPayable(); err != nil {
 		return p, false, err
@@ -78,6 +78,9 @@ func (t *tx) openTrade(n New) (payment.Payment, bool, error) {
 		return p, true, nil
 	} else if !errors.Is(err, ErrNotFound) {
 		return p, false, err
+	}
+	if err := t.takesNew(); err != nil {
+		return payment.Payment{}, false, err
 	}
 	if n.Mode != payment.ByCode {
 		if _, err := t.state.get(keyCounter); err == nil {
@@ -145,11 +148,14 @@ func (t *tx) judge(total money.Fen, c Code) (payment.Reason, []byte, error) {
 }
 
 // SubmitCode charges a code that was scanned for the trade at the counter. The trade stays NOTPAY, with the reason, where
-// the book refuses the code.
+// the book refuses the code, and without it where the disk is nearly full (ErrDiskFull).
 func (b *Book) SubmitCode(ctx context.Context, tradeNo string, c Code) (payment.Payment, error) {
 	return b.change(ctx, tradeNo, func(t *tx, p payment.Payment) error {
 		if p.State != payment.NotPay || p.Mode != payment.AtCounter {
 			return fmt.Errorf("%w: a code for a trade that is %s (%s)", payment.ErrIllegalMove, p.State, p.Mode)
+		}
+		if err := t.takesNew(); err != nil {
+			return err
 		}
 		return t.submit(tradeNo, p.TotalFen, c)
 	})

@@ -11,6 +11,7 @@ const (
 	ChangeShift  ChangeKind = "shift"
 	ChangeCursor ChangeKind = "cursor"
 	ChangeAlarm  ChangeKind = "alarm"
+	ChangeSpace  ChangeKind = "space" // of the disk
 )
 
 // Change names what changed. It carries ids, never truth: who is told reads the book.

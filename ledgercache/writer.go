@@ -73,6 +73,7 @@ func (b *Book) waiting(first *step) []*step {
 
 // group carries out steps as one: decide each, journal all records with one sync, apply them in one transaction, answer.
 func (b *Book) group(steps []*step) {
+	b.measure()
 	t, accepted := b.decide(steps)
 	if err := b.commit(t); err != nil {
 		b.seal(err)

@@ -90,7 +90,10 @@ type Display struct {
 type Shift struct{ AutoOpen bool }
 
 // Book is how the book is kept.
-type Book struct{ Mirror string }
+type Book struct {
+	Mirror    string
+	ReserveMB int // of the disk, kept free: below it nothing new is taken
+}
 
 // Log is what is logged.
 type Log struct{ Level string }
@@ -104,6 +107,7 @@ func defaults() Config {
 		Printer:  Printer{Baud: 115200, Profile: "80mm", Auto: true},
 		Display:  Display{Baud: 9600, Profile: "bonrix"},
 		Shift:    Shift{AutoOpen: true},
+		Book:     Book{ReserveMB: 64},
 		Log:      Log{Level: "info"},
 	}
 }

@@ -75,6 +75,7 @@ func TestEveryFaultOfAFileIsNamedAtItsPlace(t *testing.T) {
 			"10:1:ledger.urls must be a list of texts with at least one entry",
 			"13:1:printer.auto must be true or false, not a number",
 			"14:1:printer.baud must be one of 1200 2400 4800 9600 19200 38400 57600 115200",
+			"18:1:book.reserve_mb must be a whole number from 32 to 65536",
 		}},
 		{"missing.toml", []string{
 			"0:0:ledger.urls is missing",
@@ -180,6 +181,7 @@ func TestAGoodFileLoadsWithDefaultsAndAbsolutePaths(t *testing.T) {
 		Printer: Printer{Port: "/dev/pos/printer", Baud: 115200, Profile: "58mm"},
 		Display: Display{Baud: 9600, Profile: "bonrix"},
 		Shift:   Shift{AutoOpen: true},
+		Book:    Book{ReserveMB: 64},
 		Log:     Log{Level: "debug"},
 	}
 	if g, w := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want); g != w {
@@ -296,6 +298,7 @@ func TestTheSampleSaysWhatTheDefaultsAre(t *testing.T) {
 	for _, want := range []string{
 		d.Web.Listen, d.Printer.Profile, d.Display.Profile, d.Log.Level,
 		fmt.Sprintf("baud = %d", d.Scanner.Baud), fmt.Sprintf("baud = %d", d.Printer.Baud),
+		fmt.Sprintf("reserve_mb = %d", d.Book.ReserveMB),
 	} {
 		if !strings.Contains(string(raw), want) {
 			t.Errorf("%q is not in the sample", want)

@@ -281,7 +281,7 @@ func fromEnv(key, value string) any {
 		}
 		return list
 	}
-	if strings.HasSuffix(key, ".baud") {
+	if strings.HasSuffix(key, ".baud") || strings.HasSuffix(key, "_mb") {
 		if n, err := strconv.ParseInt(value, 10, 64); err == nil {
 			return n
 		}

@@ -42,6 +42,7 @@ var rules = map[string]rule{
 	"display.profile":       text(func(c *Config) *string { return &c.Display.Profile }, oneOf("bonrix")),
 	"shift.auto_open":       flag(func(c *Config) *bool { return &c.Shift.AutoOpen }),
 	"book.mirror":           text(func(c *Config) *string { return &c.Book.Mirror }, anyText),
+	"book.reserve_mb":       number(func(c *Config) *int { return &c.Book.ReserveMB }, 32, 65536),
 	"log.level":             text(func(c *Config) *string { return &c.Log.Level }, oneOf("debug", "info", "warn", "error")),
 }
 
@@ -113,6 +114,18 @@ func baud(field func(*Config) *int) rule {
 		n, ok := v.(int64)
 		if !ok || !slices.Contains(rates, n) {
 			return problem{"波特率应为 1200 至 115200 的标准值", "must be one of 1200 2400 4800 9600 19200 38400 57600 115200"}
+		}
+		*field(c) = int(n)
+		return problem{}
+	}
+}
+
+// number takes a whole number within limits.
+func number(field func(*Config) *int, least, most int64) rule {
+	return func(c *Config, v any) problem {
+		n, ok := v.(int64)
+		if !ok || n < least || n > most {
+			return problem{fmt.Sprintf("应为 %d 至 %d 的整数", least, most), fmt.Sprintf("must be a whole number from %d to %d", least, most)}
 		}
 		*field(c) = int(n)
 		return problem{}

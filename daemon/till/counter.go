@@ -48,6 +48,15 @@ func View(holder *payment.Payment, last Ended, broken bool, now time.Time) Count
 	return c
 }
 
+// paused is the same counter where nothing new is taken: what is on its way to an end, and how it ended, still shows.
+func (c Counter) paused() Counter {
+	waits := c.State == display.Amount && c.Trade != nil && c.Trade.State == payment.NotPay // for a code that would be refused
+	if c.State == display.Idle || waits {
+		return Counter{State: display.Paused, Until: c.Until}
+	}
+	return c
+}
+
 func viewHolder(p *payment.Payment) Counter {
 	switch p.State {
 	case payment.NotPay:
@@ -187,6 +196,9 @@ func (l *loop) unlessBroken(err error) error {
 func (l *loop) refresh(holder *payment.Payment, broken bool) Counter {
 	t := l.till
 	c := View(holder, l.last, broken, t.o.Now())
+	if room := t.book.Space().Room; room == ledgercache.RoomFull || room == ledgercache.RoomNone {
+		c = c.paused()
+	}
 	t.mu.Lock()
 	changed := !l.shown || c.State != t.counter.State || !sameTrade(c.Trade, t.counter.Trade)
 	t.counter = c

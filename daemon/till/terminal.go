@@ -1,6 +1,7 @@
 package till
 
 import (
+	"fmt"
 	"time"
 
 	"yupos/ledgercache"
@@ -158,13 +159,30 @@ func (t *Till) shift() (*ShiftInfo, error) {
 	}, nil
 }
 
+func spaceWarnings(s ledgercache.Space) []Warning {
+	free, limit := s.Free>>20, s.Limit>>20
+	switch s.Room {
+	case ledgercache.RoomPlenty:
+		return nil
+	case ledgercache.RoomShort:
+		return []Warning{{"DISK_LOW", fmt.Sprintf("磁盘空间不足，剩 %d MB，低于 %d MB 将停止收款，请清理磁盘", free, limit),
+			fmt.Sprintf("Disk space is short: %d MB left, selling stops below %d MB; make room", free, limit)}}
+	case ledgercache.RoomFull, ledgercache.RoomNone:
+		return []Warning{{"BOOK_DISK_FULL", fmt.Sprintf("磁盘将满，停止收款（剩 %d MB）。未完成的交易会继续，已收的钱都已记账。请清理磁盘，有空间后自动恢复", free),
+			fmt.Sprintf("Disk almost full (%d MB left), no new payments. Open ones still end, nothing taken is lost. Make room: selling resumes by itself", free)}}
+	}
+	return nil
+}
+
 func (t *Till) warnings(link LinkState, devices []Device) ([]Warning, error) {
 	list := []Warning{}
 	if err := t.book.Err(); err != nil {
 		list = append(list, Warning{"BOOK_STOPPED", "账本停止写入，停止收款，请联系客服", "The book takes no more entries; stop selling and call support"})
 	}
+	list = append(list, spaceWarnings(t.book.Space())...)
 	if t.book.Mirror() != nil {
-		list = append(list, Warning{"MIRROR_LEFT_OUT", "账本副本写入失败，已停用副本，请检查第二块盘", "The book's copy failed and is left out; check the second device"})
+		list = append(list, Warning{"MIRROR_LEFT_OUT", "账本副本失效，已停用，收款不受影响，请检查第二块盘后重启终端",
+			"The book's copy failed and is left out; sales go on. Check the second device, then restart the terminal"})
 	}
 	if !link.Up {
 		list = append(list, Warning{"LINK_DOWN", "网络断开：动态码仍可出示，付款结果恢复后确认", "The line is down: dynamic codes still show, results follow when it is back"})

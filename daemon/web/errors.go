@@ -91,6 +91,7 @@ var verdicts = []verdict{
 	{ledgercache.ErrQuery, 400, "BAD_REQUEST", "查询条件无效：日期、状态或游标", "Bad date, state or cursor", false},
 	{money.ErrCurrency, 400, "CURRENCY_NOT_SUPPORTED", "只支持人民币 CNY", "Only CNY is accepted", false},
 	{money.ErrRange, 400, "BAD_REQUEST", amountZH, amountEN, false},
+	{ledgercache.ErrDiskFull, 503, "BOOK_DISK_FULL", "磁盘将满，停止收款：本单未收款。请清理磁盘，有空间后自动恢复，再用原单号重试", "Disk almost full, no new payments: nothing was charged. Make room, then try again with the same number", true},
 	{ledgercache.ErrReadOnly, 503, "BOOK_STOPPED", "账本只读，停止收款，请联系客服", "The book is read-only; selling has stopped", false},
 	{ledgercache.ErrSealed, 503, "BOOK_STOPPED", "账本写入失败，停止收款，终端正在重启", "The book failed to write; the terminal restarts", true},
 	{ledgercache.ErrClosed, 503, "STOPPING", "终端正在停止，请稍后用原单号重试", "The terminal is stopping; try again with the same number", true},
