@@ -272,7 +272,25 @@ func (b *Book) closeDB() error {
 	return db.Close()
 }
 
-// openCache opens Badger with the option set that storage.md A1 measured, without SyncWrites: the journal is the truth.
+// cacheOptions is the option set that storage.md A1 measured, without SyncWrites: the journal is the truth.
+func cacheOptions(dir string, key [32]byte) (badger.Options, error) {
+	cacheKey, err := hkdf.Key(sha256.New, key[:], nil, "yupos-cache-v1", 32)
+	if err != nil {
+		return badger.Options{}, err
+	}
+	o := badger.DefaultOptions(dir).WithSyncWrites(false).
+		WithMemTableSize(2 << 20).WithNumMemtables(1).WithNumLevelZeroTables(2).WithNumLevelZeroTablesStall(4).
+		WithNumCompactors(2).WithBaseTableSize(1 << 20).WithBaseLevelSize(8 << 20).
+		WithValueLogFileSize(1 << 20).WithValueThreshold(64 << 10).
+		WithBlockCacheSize(2 << 20).WithIndexCacheSize(4 << 20).
+		WithCompression(options.Snappy).WithChecksumVerificationMode(options.NoVerification).
+		WithMetricsEnabled(false).WithNumGoroutines(1).WithDetectConflicts(false).
+		WithEncryptionKey(cacheKey).WithLoggingLevel(badger.ERROR).WithLogger(nil)
+	o.TableSizeMultiplier = 1
+	return o, nil
+}
+
+// openCache opens Badger, with its tables verified before it.
 func openCache(dir string, key [32]byte) (*badger.DB, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -280,19 +298,13 @@ func openCache(dir string, key [32]byte) (*badger.DB, error) {
 	if err := removeLeftovers(dir); err != nil {
 		return nil, err
 	}
-	cacheKey, err := hkdf.Key(sha256.New, key[:], nil, "yupos-cache-v1", 32)
+	o, err := cacheOptions(dir, key)
 	if err != nil {
 		return nil, err
 	}
-	o := badger.DefaultOptions(dir).WithSyncWrites(false).
-		WithMemTableSize(2 << 20).WithNumMemtables(1).WithNumLevelZeroTables(2).WithNumLevelZeroTablesStall(4).
-		WithNumCompactors(2).WithBaseTableSize(1 << 20).WithBaseLevelSize(8 << 20).
-		WithValueLogFileSize(1 << 20).WithValueThreshold(64 << 10).
-		WithBlockCacheSize(2 << 20).WithIndexCacheSize(4 << 20).
-		WithCompression(options.Snappy).WithChecksumVerificationMode(options.OnTableRead).
-		WithMetricsEnabled(false).WithNumGoroutines(1).WithDetectConflicts(false).
-		WithEncryptionKey(cacheKey).WithLoggingLevel(badger.ERROR).WithLogger(nil)
-	o.TableSizeMultiplier = 1
+	if err := checkTables(o); err != nil {
+		return nil, err
+	}
 	db, err := badger.Open(o)
 	if err != nil {
 		return nil, err // Badger also answers a half-opened DB, which must not be touched
