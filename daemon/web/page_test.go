@@ -10,6 +10,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"yupos/devices/paycode"
 	"yupos/devices/scanner"
 	"yupos/ledgercache"
 	"yupos/ledgercache/payment"
@@ -237,5 +238,34 @@ func TestAScannerThatTypesChargesTheAmountAndLeavesItAlone(t *testing.T) {
 	list, _, err := c.book.Trades(ledgercache.Query{})
 	if err != nil || len(list) != 2 || list[0].TotalFen != 1250 || list[0].Mode != payment.ByCode || list[1].State != payment.Closed {
 		t.Errorf("%v %+v", err, list)
+	}
+}
+
+func TestWithTheLineDownTheCustomersDigitsSettleTheOrder(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	c.line.down.Store(true)
+	ctx := c.browser(390, 844, "/")
+	c.sees(ctx, `document.getElementById("shop").textContent === "渝中小面"`)
+	c.run(ctx, chromedp.KeyEvent("12.5"+kb.Enter))
+	c.sees(ctx, stage("code")+` && [...document.querySelectorAll("#actions button")].some(b => b.textContent === "确认码F9")`)
+	p := c.holder(func(p payment.Payment) bool { return p.Mode == payment.ByOrder })
+	digits, err := paycode.Digits([32]byte{}, "10000001", p.TradeNo, p.TotalFen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := "00000000"
+	if digits == wrong {
+		wrong = "00000001"
+	}
+	c.run(ctx, chromedp.KeyEvent(kb.F9))
+	c.sees(ctx, `document.getElementById("digits").open`)
+	c.sound(ctx, "390-digits")
+	c.run(ctx, chromedp.KeyEvent(wrong+kb.Enter))
+	c.sees(ctx, `document.getElementById("digits-error").textContent.startsWith("确认码不符")`)
+	c.run(ctx, chromedp.KeyEvent(digits+kb.Enter))
+	c.sees(ctx, stage("paid")+` && !document.getElementById("digits").open`)
+	if p, err := c.book.ByTradeNo(p.TradeNo); err != nil || p.Evidence != payment.ByDigits || p.DigitTries != 2 {
+		t.Errorf("%+v, %v", p, err)
 	}
 }

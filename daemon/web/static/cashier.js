@@ -47,7 +47,7 @@
   const text = (id, s) => { const e = $(id); if (e.textContent !== s) e.textContent = s; };
   const show = (id, on) => $(id).classList.toggle('hidden', !on);
   const serverNow = () => Date.now() + offset;
-  let lastLook = '';
+  let lastLook = '', lastActs = '';
 
   function draw() {
     const t = cur && cur.trade;
@@ -64,7 +64,9 @@
     text('detail-en', why ? why[1] : detailEn);
     drawCode(look === 'code' && t.code ? t : null);
     drawTimer();
-    if (look !== lastLook) { drawActions(look, t); announce(look, t); lastLook = look; }
+    const acts = look + (t && byDigits(t) ? ' digits' : '');
+    if (acts !== lastActs) { drawActions(look, t); lastActs = acts; }
+    if (look !== lastLook) { announce(look, t); lastLook = look; }
     drawEntry();
   }
   function drawEntry() {
@@ -99,6 +101,7 @@
     const list = look === 'unknown' || look === 'sending' ? [['查单', 'F6', query], ['等待', '', () => toast('继续等待，终端会自动查询 · Waiting')]]
       : look === 'armed' || look === 'rescan' || look === 'code' || look === 'confirm' ? [[look === 'confirm' ? '撤销' : '取消', 'Esc', escape]]
       : look === 'paid' ? [['重打印', '', () => reprint(t.out_trade_no)]] : [];
+    if (look === 'code' && byDigits(t)) list.push(['确认码', 'F9', () => openDigits(t)]);
     $('actions').replaceChildren(...list.map(([label, key, act]) => button(label, key, act)));
   }
   function button(label, key, act) {
@@ -142,6 +145,7 @@
     if (t.refunded_fen) { const s = document.createElement('small'); s.textContent = '已退 ' + yuan(t.refunded_fen); li.querySelector('.fen').append(s); }
     const does = li.querySelector('.does');
     does.append(button('查单', '', () => ask(t.out_trade_no)));
+    if (byDigits(t)) does.append(button('确认码', '', () => openDigits(t)));
     if (t.trade_state === 'SUCCESS') {
       does.append(button('重打印', '', () => reprint(t.out_trade_no)));
       if (t.refunded_fen < t.total_fen) does.append(button('退款', '', () => openRefund(t)));
@@ -360,6 +364,7 @@
       case 'Enter': case 'F4': enter(); break;
       case 'F2': arm(); break;
       case 'F6': query(); break;
+      case 'F9': if (cur && byDigits(cur.trade)) openDigits(cur.trade); break;
       case 'F8': case 'Escape': escape(); break;
       default: return false;
     }
@@ -400,7 +405,7 @@
     settle();
   }
   document.addEventListener('keydown', e => {
-    if ($('refund').open || e.ctrlKey || e.altKey || e.metaKey || e.isComposing && e.code === '') return;
+    if ($('refund').open || $('digits').open || e.ctrlKey || e.altKey || e.metaKey || e.isComposing && e.code === '') return;
     if (wedge(e)) { e.preventDefault(); return; }
     const c = e.code, k = /^(Digit|Numpad)\d$/.test(c) && !e.shiftKey ? c.slice(-1) : c === 'NumpadDecimal' || c === 'Period' ? '.' : c === 'NumpadEnter' ? 'Enter' : e.key;
     if (k === 'Enter' && document.activeElement && document.activeElement.closest('#sales, #actions, #strip')) return;
@@ -440,6 +445,31 @@
       $('refund').close();
       toast(f.display_text);
     } catch (err) { text('refund-error', err.message); } finally { $('refund-yes').disabled = false; }
+  });
+
+  // ---- digits: with the line down, an order that was shown is settled by what the customer's phone says ------------
+  let confirming = null;
+  const byDigits = t => t.mode === 'order' && !t.final && term && term.link.state !== 'up';
+  function openDigits(t) {
+    confirming = t;
+    text('digits-what', t.out_trade_no + ' · ' + yuan(t.total_fen));
+    $('digits-text').value = '';
+    text('digits-error', '');
+    $('digits').showModal();
+    $('digits-text').focus();
+  }
+  $('digits-no').addEventListener('click', () => $('digits').close());
+  $('digits').addEventListener('close', () => { $('digits-text').value = ''; confirming = null; });
+  $('digits').querySelector('form').addEventListener('submit', async e => {
+    e.preventDefault();
+    const typed = $('digits-text').value.trim();
+    if (!/^[0-9]{8}$/.test(typed)) return text('digits-error', '确认码是 8 位数字 · Eight digits');
+    $('digits-yes').disabled = true;
+    try {
+      take(await call('POST', '/v1/trade/' + encodeURIComponent(confirming.out_trade_no) + '/confirm', { digits: typed }));
+      $('digits').close();
+      draw(); drawSales();
+    } catch (err) { text('digits-error', err.message); $('digits-text').select(); } finally { $('digits-yes').disabled = false; }
   });
 
   // ---- what the terminal tells -------------------------------------------------------------------------------------
