@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"syscall"
 	"time"
 
 	"yupos/daemon/config"
@@ -77,13 +79,19 @@ func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Daemon, er
 			id.TerminalID, id.MerchantID, cfg.Terminal.ID, cfg.Merchant.ID)
 	}
 	if d.listener, err = net.Listen("tcp", cfg.Web.Listen); err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("端口已被占用，可能已有一个 posd 在运行 · in use, perhaps by another posd: %w", err)
+		}
 		return nil, fmt.Errorf("web.listen: %w", err)
 	}
 	d.book, err = ledgercache.Open(ctx, ledgercache.Options{
 		Dir: cfg.Terminal.DataDir, Mirror: cfg.Book.Mirror, Key: id.BookKey, TerminalID: cfg.Terminal.ID, Software: "posd " + Version,
 		ShiftAutoOpen: cfg.Shift.AutoOpen, AutoPrint: cfg.Printer.Port != "" && cfg.Printer.Auto, Log: log,
-		Reserve: int64(cfg.Book.ReserveMB) << 20,
+		Reserve: int64(cfg.Book.ReserveMB) << 20, ReadOnly: sealsOf(os.Getenv(sealedEnv)).readOnly(time.Now()),
 	})
+	if errors.Is(err, ledgercache.ErrInUse) {
+		err = fmt.Errorf("账本正被另一个进程使用，未做任何改动 · %w", err)
+	}
 	if err != nil {
 		return nil, errors.Join(err, d.listener.Close())
 	}
@@ -103,6 +111,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.start("line", d.line.Run)
 	d.start("till", d.till.Run)
 	d.start("web", d.serve)
+	if d.book.Err() != nil {
+		d.start("mend", d.mend)
+	}
 	d.log.Info("terminal runs", slog.String("addr", d.Addr()), slog.String("terminal", d.cfg.Terminal.ID))
 	var err error
 	select {
@@ -142,7 +153,7 @@ func (d *Daemon) stop() error {
 	flush, cancelFlush := context.WithTimeout(context.Background(), flushStop)
 	defer cancelFlush()
 	d.line.Flush(flush)
-	d.end("line", "printer", "display", "scanner")
+	d.end("mend", "line", "printer", "display", "scanner")
 	return errors.Join(err, d.book.Close())
 }
 

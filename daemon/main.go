@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -91,7 +92,11 @@ func serveCommand(stderr io.Writer) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return d.Run(ctx)
+		err = d.Run(ctx)
+		if env, again := restarts(err, os.Getenv(sealedEnv), time.Now()); again && ctx.Err() == nil {
+			return errors.Join(err, restart(env, log))
+		}
+		return err
 	}}
 	c.Flags().StringVarP(&path, "config", "c", defaultConfig, "configuration file")
 	return c

@@ -15,7 +15,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -48,7 +50,7 @@ var (
 	ErrRefundTooMany = errors.New("ledgercache: too many refunds")
 	// ErrRefundTooLate says that the trade is older than payment.RefundWindow.
 	ErrRefundTooLate = errors.New("ledgercache: refund window closed")
-	// ErrReadOnly says that the book was opened read-only because its journal is damaged or has lost its tail.
+	// ErrReadOnly says that the book was opened to be read only, wrapped around why: ErrDiskFull, ErrDamaged or ErrDiskFailed.
 	ErrReadOnly = errors.New("ledgercache: book is read-only")
 	// ErrSealed says that writing failed once and this process acknowledges nothing more.
 	ErrSealed = errors.New("ledgercache: book is sealed after a failed write")
@@ -75,6 +77,9 @@ type Options struct {
 	// seals itself. A quarter of it is kept as ballast. 0 = the disk is not watched.
 	Reserve int64
 	Free    func(dir string) (uint64, error) // free bytes of the disk; nil = statfs
+
+	ReadOnly error      // why the book is only to be read; nil = open it whole
+	FS       journal.FS // under the journal; nil = the operating system's
 }
 
 // Book is the shop's book. Make it with Open, end it with Close.
@@ -85,7 +90,8 @@ type Book struct {
 	db      *badger.DB
 	started time.Time
 	report  journal.Report
-
+	lock    io.Closer
+	reading *reading             // nil while Badger is open
 	jobs    ulid.MonotonicReader // numbers of print jobs; the writer's own
 	steps   chan *step
 	closing chan struct{}
@@ -100,8 +106,11 @@ type Book struct {
 	watchers map[*Watcher]struct{}
 }
 
-// Open opens the book in o.Dir, making it if there is none, and brings the cache up to the journal. A damaged journal
-// opens read-only: reads work as far as the journal verifies, every step answers ErrReadOnly, and Err says why.
+// Open opens the book in o.Dir, making it if there is none, and brings the cache up to the journal. Where that cannot be,
+// because the disk is full or fails or the journal is damaged, the book opens to be read only: reads work as far as the
+// journal verifies, Badger stays closed, nothing is written, every step answers ErrReadOnly, Err says why, and Mended when
+// it is worth trying again. The error is left for what must not be read at all: another process has the book (ErrInUse),
+// the key is wrong, the format is of another version.
 func Open(ctx context.Context, o Options) (*Book, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -114,7 +123,7 @@ func Open(ctx context.Context, o Options) (*Book, error) {
 		failed: make(chan struct{}), watchers: map[*Watcher]struct{}{}, jobs: ulid.Monotonic(rand.Reader, 0),
 		guard: newGuard(o), watched: make(chan struct{}),
 	}
-	if err := b.open(ctx); err != nil {
+	if err := b.openOrRead(ctx); err != nil {
 		return nil, fmt.Errorf("open book: %w", err)
 	}
 	b.started = o.Now().Truncate(time.Millisecond)
@@ -123,11 +132,38 @@ func Open(ctx context.Context, o Options) (*Book, error) {
 	if b.Err() != nil {
 		return b, nil
 	}
-	if err := b.noteStart(ctx); err != nil {
+	if err := b.noteStart(ctx); err != nil && b.Err() == nil {
 		b.Close()
 		return nil, fmt.Errorf("open book: %w", err)
 	}
 	return b, nil
+}
+
+// openOrRead opens the book whole, or to be read only.
+func (b *Book) openOrRead(ctx context.Context) error {
+	mkdirErr := os.MkdirAll(b.opts.Dir, 0o700)
+	lock, err := lockBook(b.opts.Dir)
+	if err != nil {
+		return err
+	}
+	b.lock = lock
+	cause := b.opts.ReadOnly
+	if cause == nil {
+		cause = mkdirErr
+	}
+	if cause == nil {
+		cause = b.roomToOpen()
+	}
+	if cause == nil {
+		cause = b.open(ctx)
+	}
+	if cause != nil && canRead(ctx, cause) {
+		cause = b.read(ctx, cause)
+	}
+	if cause != nil {
+		return errors.Join(cause, lock.Close())
+	}
+	return nil
 }
 
 // Close ends the writer after the group in hand, marks the stop as clean and closes journal and cache.
@@ -145,7 +181,14 @@ func (b *Book) Close() error {
 	close(b.closing)
 	<-b.done
 	<-b.watched
-	return errors.Join(b.journal.Close(), b.closeCache())
+	closeCache := b.closeCache
+	switch err := b.Err(); {
+	case b.reading != nil:
+		closeCache = func() error { return nil }
+	case err != nil:
+		closeCache = func() error { return b.leaveCache(err) }
+	}
+	return errors.Join(b.closeJournal(), closeCache(), b.lock.Close())
 }
 
 // Started is when this process opened the book.
@@ -165,10 +208,15 @@ func (b *Book) Err() error {
 func (b *Book) Report() journal.Report { return b.report }
 
 // Head is the end of the durable journal.
-func (b *Book) Head() journal.Head { return b.journal.Head() }
+func (b *Book) Head() journal.Head { return headOf(b.journal) }
 
 // Mirror is nil while the journal's copy has everything that was answered, or if there is none; else why it is left out.
-func (b *Book) Mirror() error { return b.journal.Mirror() }
+func (b *Book) Mirror() error {
+	if b.journal == nil {
+		return nil
+	}
+	return b.journal.Mirror()
+}
 
 // Cursor names a place in a journal: how far the ledger holds its head, or where the journal stands.
 type Cursor struct {
@@ -178,7 +226,7 @@ type Cursor struct {
 }
 
 // Position is where the durable journal stands: what hello and anchor say.
-func (b *Book) Position() Cursor { return cursorOf(b.journal.Head()) }
+func (b *Book) Position() Cursor { return cursorOf(headOf(b.journal)) }
 
 func cursorOf(h journal.Head) Cursor {
 	return Cursor{Epoch: ulid.ULID(h.Epoch).String(), Sequence: h.Sequence, Head: hex.EncodeToString(h.Hash[:])}
@@ -186,6 +234,31 @@ func cursorOf(h journal.Head) Cursor {
 
 func (b *Book) journalDir() string { return filepath.Join(b.opts.Dir, "journal") }
 func (b *Book) cacheDir() string   { return filepath.Join(b.opts.Dir, "cache") }
+
+// leaveCache ends Badger under a book that was sealed, if that is safe and ends: closing writes, which on a full disk is a
+// fault that kills the process and on a failing one is tried again for ever. The cache is checked at the next start anyway.
+func (b *Book) leaveCache(cause error) error {
+	if errors.Is(cause, ErrDiskFull) {
+		return nil
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- b.closeDB() }()
+	late := time.NewTimer(applyWithin)
+	defer late.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-late.C:
+		return errApplySlow
+	}
+}
+
+func (b *Book) closeJournal() error {
+	if b.journal == nil {
+		return nil
+	}
+	return b.journal.Close()
+}
 
 // seal records why nothing more is acknowledged. The first reason stays.
 func (b *Book) seal(cause error) {

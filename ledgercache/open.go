@@ -36,9 +36,6 @@ var errCacheStale = errors.New("ledgercache: cache does not follow the journal")
 // open opens the cache if it can, then the journal with the cache as a witness, then brings the cache up to the journal
 // or rebuilds it. Nothing of the cache is removed before the journal has proved the key.
 func (b *Book) open(ctx context.Context) error {
-	if err := os.MkdirAll(b.opts.Dir, 0o700); err != nil {
-		return err
-	}
 	clean, err := b.takeCleanMark()
 	if err != nil {
 		return err
@@ -51,7 +48,7 @@ func (b *Book) open(ctx context.Context) error {
 	}
 	j, report, err := journal.Open(journal.Options{
 		Dir: b.journalDir(), Mirror: b.opts.Mirror, Key: b.opts.Key, TerminalID: b.opts.TerminalID, Log: b.log,
-		Witnesses: cacheWitness(mark),
+		Witnesses: cacheWitness(mark), FS: b.opts.FS,
 	})
 	if err != nil {
 		if db != nil {
@@ -61,8 +58,7 @@ func (b *Book) open(ctx context.Context) error {
 	}
 	b.journal, b.report, b.db = j, report, db
 	if cause := j.ReadOnly(); cause != nil {
-		b.err = fmt.Errorf("%w: %w", ErrReadOnly, cause)
-		b.log.Error("book opened read-only", slog.Any("err", cause))
+		return errors.Join(cause, j.Close(), b.closeDB()) // read then reads what there is
 	}
 	if cacheErr == nil {
 		cacheErr = b.follow(ctx, mark, found, clean)

@@ -12,6 +12,9 @@ import (
 
 // view reads the state of one moment.
 func (b *Book) view(read func(state) error) error {
+	if b.reading != nil {
+		return b.reading.view(read)
+	}
 	return b.db.View(func(txn *badger.Txn) error { return read(onDisk{txn}) })
 }
 

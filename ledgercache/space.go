@@ -91,10 +91,11 @@ type guard struct {
 
 	filling sync.Mutex // one refill at a time
 
-	mu   sync.Mutex
-	now  Space
-	held bool // the ballast is there
-	deaf bool // the disk could not be measured, and that was said
+	mu      sync.Mutex
+	now     Space
+	held    bool // the ballast is there
+	resting bool
+	deaf    bool // the disk could not be measured, and that was said
 }
 
 func newGuard(o Options) *guard {
@@ -106,6 +107,13 @@ func newGuard(o Options) *guard {
 	info, err := os.Stat(g.ballastPath())
 	g.held = err == nil && info.Size() >= int64(g.ballast)
 	return g
+}
+
+// rest stops the guard from touching the disk: a book that reads only has nothing that the ballast could end.
+func (g *guard) rest() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.resting = true
 }
 
 func (g *guard) idle() bool          { return g.reserve == 0 }
@@ -138,7 +146,7 @@ func (g *guard) look() (s Space, changed bool) {
 		}
 	}
 	g.deaf = err != nil
-	if free < g.last && g.held {
+	if free < g.last && g.held && !g.resting {
 		free = g.drop(free)
 	}
 	was := g.now.Room
@@ -177,7 +185,7 @@ func (g *guard) refill() {
 	g.filling.Lock()
 	defer g.filling.Unlock()
 	g.mu.Lock()
-	wanted := !g.idle() && !g.held && g.now.Free >= g.toStart(false)
+	wanted := !g.idle() && !g.held && !g.resting && g.now.Free >= g.toStart(false)
 	g.mu.Unlock()
 	if !wanted {
 		return
@@ -240,6 +248,25 @@ func (b *Book) watchSpace() {
 		}
 		b.measure()
 	}
+}
+
+// roomToOpen is ErrDiskFull where there is too little room to open the book whole. A cache that was set aside for a person to
+// look at makes room first.
+func (b *Book) roomToOpen() error {
+	if b.guard.idle() {
+		return nil
+	}
+	s, _ := b.guard.look()
+	if s.Room == RoomFull || s.Room == RoomNone {
+		if err := os.RemoveAll(b.cacheDir() + ".aside"); err != nil {
+			b.log.Warn("old cache not removed", slog.Any("err", err))
+		}
+		s, _ = b.guard.look()
+	}
+	if s.Room == RoomFull || s.Room == RoomNone {
+		return fmt.Errorf("%w: %d bytes are left, %d are needed", ErrDiskFull, s.Free, b.guard.toStart(b.guard.held))
+	}
+	return nil
 }
 
 // measure looks at the disk, tells the watchers of a change, and seals the book before Badger would fault.

@@ -130,7 +130,7 @@ func TestBelowTheFirstLimitNothingNewIsTakenAndWhatIsOpenEnds(t *testing.T) {
 	check(t, err)
 	check(t, s.Anchored(ctx, s.Position()))
 
-	s.has(d, 14) // above the limit, but not above what is needed to begin again
+	s.has(d, 13) // at the limit, but not above what is needed to begin again
 	s.room(RoomFull)
 	s.has(d, 40)
 	s.room(RoomPlenty)

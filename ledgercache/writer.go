@@ -2,6 +2,7 @@ package ledgercache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -139,10 +140,28 @@ func (b *Book) commit(t *tx) error {
 	if err := putApplied(t.state, b.journal.Head()); err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
-	if err := t.badger.Commit(); err != nil {
+	if err := applied(t.badger); err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
 	return nil
+}
+
+// applyWithin bounds applying a group: Badger retries a flush that fails for ever, and a commit then never ends (storage.md 0.11).
+const applyWithin = 10 * time.Second
+
+var errApplySlow = errors.New("ledgercache: cache does not take the group")
+
+func applied(txn *badger.Txn) error {
+	done := make(chan error, 1)
+	txn.CommitWith(func(err error) { done <- err })
+	late := time.NewTimer(applyWithin)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-late.C:
+		return errApplySlow
+	}
 }
 
 // now is the time of a group: whole milliseconds, as they are journalled, in UTC.

@@ -1,6 +1,7 @@
 package till
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -159,6 +160,22 @@ func (t *Till) shift() (*ShiftInfo, error) {
 	}, nil
 }
 
+// stopped says why nothing is sold, what that means for the money and what to do. A full disk has words of its own.
+func stopped(err error) []Warning {
+	switch {
+	case err == nil, errors.Is(err, ledgercache.ErrDiskFull):
+		return nil
+	case errors.Is(err, ledgercache.ErrDamaged):
+		return []Warning{{"BOOK_STOPPED", "账本损坏，停止收款，只能查询。请勿删除任何文件，联系客服；恢复后自动继续",
+			"The book is damaged: no payments, look-ups only. Delete nothing and call support; selling resumes by itself once it is restored"}}
+	case errors.Is(err, ledgercache.ErrReadOnly):
+		return []Warning{{"BOOK_STOPPED", "磁盘无法写入，停止收款，只能查询。已收的钱都已记账。请检查或更换磁盘，终端会自动重试",
+			"The disk cannot be written: no payments, look-ups only. Nothing taken is lost. Check or change the disk; the terminal tries again by itself"}}
+	}
+	return []Warning{{"BOOK_STOPPED", "账本停止写入，停止收款，终端正在重启，结果以查询为准",
+		"The book takes no more entries and the terminal restarts; query to learn results"}}
+}
+
 func spaceWarnings(s ledgercache.Space) []Warning {
 	free, limit := s.Free>>20, s.Limit>>20
 	switch s.Room {
@@ -176,9 +193,7 @@ func spaceWarnings(s ledgercache.Space) []Warning {
 
 func (t *Till) warnings(link LinkState, devices []Device) ([]Warning, error) {
 	list := []Warning{}
-	if err := t.book.Err(); err != nil {
-		list = append(list, Warning{"BOOK_STOPPED", "账本停止写入，停止收款，请联系客服", "The book takes no more entries; stop selling and call support"})
-	}
+	list = append(list, stopped(t.book.Err())...)
 	list = append(list, spaceWarnings(t.book.Space())...)
 	if t.book.Mirror() != nil {
 		list = append(list, Warning{"MIRROR_LEFT_OUT", "账本副本失效，已停用，收款不受影响，请检查第二块盘后重启终端",

@@ -1,0 +1,48 @@
+package ledgercache
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrInUse says that another process has the book; its number is in the error's text.
+var ErrInUse = errors.New("ledgercache: book is in use by another process")
+
+// lockBook takes the book's directory for this process, before anything in it is touched. The lock ends with the process,
+// however it ends. On a disk that cannot be written the lock is taken on what is there.
+func lockBook(dir string) (io.Closer, error) {
+	path := filepath.Join(dir, "LOCK")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		if f, err = os.Open(path); err != nil {
+			return io.NopCloser(nil), nil // nothing can be written here, so nothing must be kept apart
+		}
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: %s%s", ErrInUse, dir, holder(f))
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	if f.Truncate(0) == nil {
+		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid()) // for people; the lock is the flock
+	}
+	return f, nil
+}
+
+func holder(f *os.File) string {
+	raw := make([]byte, 20)
+	n, _ := f.ReadAt(raw, 0)
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(raw[:n]))); err == nil {
+		return fmt.Sprintf(", process %d", pid)
+	}
+	return ""
+}

@@ -1,0 +1,227 @@
+package ledgercache
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"yupos/ledgercache/payment"
+)
+
+// readsOnly wants a book that reads and refuses every step for this cause.
+func (s *shop) readsOnly(cause error) {
+	s.t.Helper()
+	wantErr(s.t, s.Err(), ErrReadOnly)
+	wantErr(s.t, s.Err(), cause)
+	if s.db != nil {
+		s.t.Error("Badger is open")
+	}
+	_, _, err := s.OpenTrade(ctx, s.online(99))
+	wantErr(s.t, err, ErrReadOnly)
+	wantErr(s.t, s.Anchored(ctx, s.Position()), ErrReadOnly)
+}
+
+// tree is every file under a directory with its content, but for the lock.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	check(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() == "LOCK" {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		all[path] = string(raw)
+		return err
+	}))
+	return all
+}
+
+func TestWithoutRoomAtTheStartTheBookIsReadWholeAndNothingIsWritten(t *testing.T) {
+	s, d := newSmallShop(t, 1000)
+	paid := s.must(s.Answer(ctx, s.paid(s.sell(1))))
+	open := s.sell(2)
+	check(t, s.Close())
+	before := tree(t, s.opts.Dir)
+	d.left.Store(12 * mb)
+	s.open()
+	s.readsOnly(ErrDiskFull)
+	if p := s.must(s.Trade("A000001")); p.TradeNo != paid.TradeNo || p.State != payment.Success {
+		t.Errorf("%+v", p)
+	}
+	if list, err := s.OpenTrades(); err != nil || len(list) != 1 || list[0].TradeNo != open.TradeNo {
+		t.Errorf("%+v %v", list, err)
+	}
+	_, err := s.Trade("A000077")
+	wantErr(t, err, ErrNotFound) // all is held, so this is true
+	if shift, ok, err := s.Shift(); err != nil || !ok || shift.Count != 1 {
+		t.Errorf("%+v %v %v", shift, ok, err)
+	}
+	if s.Mended() {
+		t.Error("mended without room")
+	}
+	d.left.Store(1000 * mb)
+	if !s.Mended() {
+		t.Error("not mended although there is room")
+	}
+	check(t, s.Close())
+	for path, content := range tree(t, s.opts.Dir) {
+		if before[path] != content {
+			t.Errorf("%s was written", path)
+		}
+		delete(before, path)
+	}
+	for path := range before {
+		t.Errorf("%s is gone", path)
+	}
+	s.open()
+	check(t, s.Err())
+	s.must(s.Answer(ctx, s.paid(open)))
+}
+
+func TestACacheThatWasSetAsideMakesRoomAtTheStart(t *testing.T) {
+	s, d := newSmallShop(t, 1000)
+	s.sell(1)
+	check(t, s.Close())
+	aside := s.cacheDir() + ".aside"
+	check(t, os.MkdirAll(aside, 0o700))
+	s.opts.Free = func(dir string) (uint64, error) {
+		if _, err := os.Stat(aside); err == nil {
+			return mb, nil
+		}
+		return d.free(dir)
+	}
+	s.open()
+	check(t, s.Err())
+	s.sell(2)
+}
+
+func TestADamagedJournalIsReadAsFarAsItVerifiesAndNeverSaysNotFound(t *testing.T) {
+	s := newShop(t)
+	s.sell(1)
+	check(t, s.Close())
+	s.open()
+	s.sell(2)
+	check(t, s.Close())
+	segments, err := filepath.Glob(filepath.Join(s.journalDir(), "*.seg"))
+	check(t, err)
+	last := segments[len(segments)-1]
+	good, err := os.ReadFile(last)
+	check(t, err)
+	bad := append([]byte(nil), good...)
+	bad[len(bad)-20] ^= 1
+	check(t, os.WriteFile(last, bad, 0o600))
+	s.open()
+	s.readsOnly(ErrDamaged)
+	s.must(s.Trade("A000001"))
+	_, err = s.Trade("A000002")
+	wantErr(t, err, ErrNotHeld)
+	if errors.Is(err, ErrNotFound) {
+		t.Error("damage says that there is no such trade")
+	}
+	if s.Mended() {
+		t.Error("mended while nothing changed")
+	}
+	check(t, os.WriteFile(last, good, 0o600))
+	if !s.Mended() {
+		t.Error("a restored journal is not noticed")
+	}
+	s.reopen()
+	check(t, s.Err())
+	s.must(s.Trade("A000002"))
+}
+
+func TestATailThatOnlyTheCacheRemembersIsDamageToo(t *testing.T) {
+	s := newShop(t)
+	s.sell(1)
+	check(t, s.Close())
+	check(t, os.RemoveAll(s.journalDir()))
+	s.open()
+	s.readsOnly(ErrDamaged)
+	_, err := s.Trade("A000001")
+	wantErr(t, err, ErrNotHeld)
+}
+
+func TestTheReasonThatADaemonGivesIsKept(t *testing.T) {
+	s := newShop(t)
+	s.sell(1)
+	check(t, s.Close())
+	s.opts.ReadOnly = fmt.Errorf("%w: 2 times in a row", ErrDiskFailed)
+	s.open()
+	s.readsOnly(ErrDiskFailed)
+	s.must(s.Trade("A000001"))
+	if !s.Mended() {
+		t.Error("a disk that takes a file is not mended")
+	}
+	if left, err := filepath.Glob(filepath.Join(s.opts.Dir, "probe-*")); err != nil || len(left) > 0 {
+		t.Errorf("%v %v", left, err)
+	}
+}
+
+func TestASecondProcessOnTheSameDirectoryIsToldWhoHasIt(t *testing.T) {
+	s := newShop(t)
+	before := tree(t, s.opts.Dir)
+	_, err := Open(ctx, s.opts)
+	wantErr(t, err, ErrInUse)
+	for _, want := range []string{s.opts.Dir, fmt.Sprintf("process %d", os.Getpid())} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not named: %v", want, err)
+		}
+	}
+	for path, content := range tree(t, s.opts.Dir) {
+		if before[path] != content {
+			t.Errorf("%s was changed", path)
+		}
+	}
+	s.sell(1)
+}
+
+func TestAWindowHoldsTheNewestAndTheOpenTradesAndEveryTotal(t *testing.T) {
+	s := newShop(t)
+	var sold []payment.Payment
+	open := s.sell(0)
+	for n := 1; n <= 30; n++ {
+		sold = append(sold, s.must(s.Answer(ctx, s.paid(s.sell(n)))))
+		jobs, err := s.OpenPrints()
+		check(t, err)
+		for _, j := range jobs {
+			_, err := s.FinishPrint(ctx, j.ID, PrintPrinted)
+			check(t, err)
+		}
+	}
+	f, _, err := s.OpenRefund(ctx, NewRefund{OutRefundNo: "R1", TradeNo: sold[0].TradeNo, RefundFen: 50, BodyHash: []byte{1}})
+	check(t, err)
+	_, err = s.AnswerRefund(ctx, payment.RefundAnswered{RefundNo: f.RefundNo, State: payment.RefundSuccess, RefundFen: 50, At: s.clock()})
+	check(t, err)
+	w, whole := newWindow(10), newWindow(1000)
+	check(t, w.foldAll(ctx, s.journal))
+	check(t, whole.foldAll(ctx, s.journal))
+	if w.dropped != 19 || whole.dropped != 0 {
+		t.Errorf("dropped %d of 31 trades, and %d where all had room", w.dropped, whole.dropped)
+	}
+	all, have := dump(t, folded(t, s.Book)), dump(t, w)
+	for k, v := range have {
+		if all[k] != v {
+			t.Errorf("key %x differs", k)
+		}
+	}
+	if n := len(dump(t, whole)); n != len(all)-31 {
+		t.Errorf("%d keys of %d: only the 31 spent codes are let go", n, len(all))
+	}
+	for k, v := range all {
+		if strings.HasPrefix(k, string(prefixShift)) && have[k] != v {
+			t.Error("the shift's totals differ")
+		}
+	}
+	for i, p := range append([]payment.Payment{open}, sold...) {
+		held, err := (&tx{state: w}).byTradeNo(p.TradeNo)
+		if want := i <= 1 || i > 20; (err == nil) != want || want && held.TradeNo != p.TradeNo {
+			t.Errorf("trade %d: held %v, want %v: %v", i, err == nil, want, err)
+		}
+	}
+	if n := w.tree.Len(); n >= whole.tree.Len() {
+		t.Errorf("%d keys of %d", n, whole.tree.Len())
+	}
+}
