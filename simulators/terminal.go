@@ -32,7 +32,8 @@ type terminal struct {
 	turn sync.Mutex // one start, kill or stop at a time
 
 	mu    sync.Mutex
-	child *child // nil while there is none
+	child *child      // nil while there is none
+	again []time.Time // when it was started again by itself
 }
 
 // child is one life of the daemon.
@@ -41,7 +42,16 @@ type child struct {
 	lifeline *os.File      // its end of the pipe is read by the daemon
 	gone     chan struct{} // closed when it has been waited for
 	err      error         // how it ended; read it after gone
+	kept     bool          // it was ready once, and nobody has ended it: it is started again if it dies; guarded by terminal.mu
 }
+
+// A daemon that dies is started again as configs/posd.service has it: after two seconds, and no more often than this. Its
+// exit code says nothing: a fault in a mapping ends with 2, as a wrong configuration does.
+const (
+	againAfter  = 2 * time.Second
+	againMost   = 10
+	againWithin = 5 * time.Minute
+)
 
 func newTerminal(argv []string, url string, out io.Writer, log *slog.Logger) *terminal {
 	if out == nil {
@@ -108,7 +118,43 @@ func (t *terminal) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrTerminal, err)
 	}
+	t.keep(true)
 	return nil
+}
+
+// keep says whether the child is started again when it dies, or is already dead.
+func (t *terminal) keep(kept bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.child != nil {
+		t.child.kept = kept
+	}
+}
+
+// revive starts a daemon again that died although nobody had ended it, as the service manager of a real terminal does.
+func (t *terminal) revive(dead *child) {
+	time.Sleep(againAfter) // what systemd calls RestartSec
+	t.turn.Lock()
+	defer t.turn.Unlock()
+	t.mu.Lock()
+	now := time.Now()
+	for len(t.again) > 0 && now.Sub(t.again[0]) > againWithin {
+		t.again = t.again[1:]
+	}
+	wanted := t.child == dead && dead.kept && len(t.again) < againMost
+	if wanted {
+		t.again = append(t.again, now)
+	}
+	t.mu.Unlock()
+	if !wanted {
+		t.log.Warn("terminal stays down", "pid", dead.cmd.Process.Pid)
+		return
+	}
+	if _, err := t.spawn(); err != nil {
+		t.log.Error("terminal not started again", "err", err)
+		return
+	}
+	t.keep(true)
 }
 
 func (t *terminal) spawn() (*child, error) {
@@ -135,6 +181,12 @@ func (t *terminal) spawn() (*child, error) {
 		c.lifeline.Close()
 		close(c.gone)
 		t.log.Info("terminal ended", "pid", cmd.Process.Pid, "status", cmd.ProcessState.String())
+		t.mu.Lock()
+		kept := c.kept
+		t.mu.Unlock()
+		if kept {
+			t.revive(c)
+		}
 	}()
 	t.mu.Lock()
 	t.child = c
@@ -147,6 +199,7 @@ func (t *terminal) spawn() (*child, error) {
 func (t *terminal) Kill() error {
 	t.turn.Lock()
 	defer t.turn.Unlock()
+	t.keep(false)
 	c := t.alive()
 	if c == nil {
 		return nil
@@ -162,6 +215,7 @@ func (t *terminal) Kill() error {
 func (t *terminal) Stop() error {
 	t.turn.Lock()
 	defer t.turn.Unlock()
+	t.keep(false)
 	c := t.alive()
 	if c == nil {
 		return nil
