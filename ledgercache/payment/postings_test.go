@@ -45,50 +45,99 @@ func drawMove(t *rapid.T, p Payment, at time.Time) Event {
 	}).Draw(t, "event")
 }
 
+// play applies the events that are legal and checks after each that what was posted is what the trade says.
+func play(t rapid.TB, p Payment, events func(Payment, time.Time) Event, n int) (Payment, []Set) {
+	var posted []Set
+	at := t0
+	for i := range n {
+		at = at.Add([]time.Duration{time.Second, time.Minute, 20 * time.Hour}[i%3])
+		e := events(p, at)
+		after, err := Apply(p, e, at)
+		if err != nil {
+			continue // nothing is journalled, nothing is posted
+		}
+		s, err := Postings(p, e, after)
+		if err != nil {
+			t.Fatalf("%T from %s to %s: %v", e, p.State, after.State, err)
+		}
+		posted, p = append(posted, s), after
+		if have, want := sums(posted...), sums(p.Standing()); !maps.Equal(have, want) {
+			t.Fatalf("after %T %s: posted %v, the trade says %v", e, p.State, have, want)
+		}
+	}
+	return p, posted
+}
+
 func TestTheSumOfAllPostingsOfATradeIsWhatItsStateSays(t *testing.T) {
-	seen := map[State]int{}
 	rapid.Check(t, func(t *rapid.T) {
-		mode := rapid.SampledFrom([]Mode{ByCode, AtCounter, ByOrder}).Draw(t, "mode")
-		total := money.Fen(rapid.Int64Range(1, int64(money.Max)).Draw(t, "fen"))
-		opened := Opened{TradeNo: trade, OutTradeNo: "A1", Mode: mode, TotalFen: total, ExpiresAt: t0.Add(OrderFor)}
+		opened := Opened{
+			TradeNo: trade, OutTradeNo: "A1", Mode: rapid.SampledFrom([]Mode{ByCode, AtCounter, ByOrder}).Draw(t, "mode"),
+			TotalFen: money.Fen(rapid.Int64Range(1, int64(money.Max)).Draw(t, "fen")), ExpiresAt: t0.Add(OrderFor),
+		}
 		p, err := Open(opened, t0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		first, err := Postings(p, opened, p)
-		if err != nil || len(first) != 0 {
+		if first, err := Postings(p, opened, p); err != nil || len(first) != 0 {
 			t.Fatalf("an opened trade posts %v, %v", first, err)
 		}
-		var posted []Set
-		at := t0
-		for range rapid.IntRange(1, 25).Draw(t, "events") {
-			at = at.Add(rapid.SampledFrom([]time.Duration{time.Second, time.Minute, 20 * time.Hour}).Draw(t, "pass"))
-			e := drawMove(t, p, at)
-			after, err := Apply(p, e, at)
-			if err != nil {
-				continue // nothing is journalled, nothing is posted
-			}
-			s, err := Postings(p, e, after)
-			if err != nil {
-				t.Fatalf("%T from %s to %s: %v", e, p.State, after.State, err)
-			}
-			posted, p = append(posted, s), after
-			if have, want := sums(posted...), sums(p.Standing()); !maps.Equal(have, want) {
-				t.Fatalf("after %T %s: posted %v, the trade says %v", e, p.State, have, want)
-			}
-		}
-		seen[p.State]++
+		p, posted := play(t, p, func(p Payment, at time.Time) Event { return drawMove(t, p, at) }, rapid.IntRange(1, 40).Draw(t, "events"))
 		if p.State == Success && !p.Unconfirmed {
 			if have := account(Receivable, posted...); have != p.PaidFen-p.FeeFen {
 				t.Fatalf("receivable %d of paid %d less fee %d", have, p.PaidFen, p.FeeFen)
 			}
 		}
 	})
-	for _, s := range []State{Success, Closed, Revoked, PayError, Bounced, AcceptedOffline, Unknown} {
-		if seen[s] == 0 {
-			t.Errorf("no random trade ended %s", s)
-		}
+}
+
+func TestEveryEndPostsItsOwn(t *testing.T) {
+	for name, c := range map[string]struct {
+		mode   Mode
+		events []Event
+		want   Set
+	}{
+		"paid":                        {ByCode, []Event{sent(), says(Success)}, Set{{Sales, "", -1250}, {Discounts, "", 100}, {Fees, "", 5}, {Receivable, "", 1145}}},
+		"declined":                    {ByCode, []Event{sent(), says(PayError)}, nil},
+		"cancelled":                   {AtCounter, []Event{CancelWanted{TradeNo: trade}}, nil},
+		"paid while it is reversed":   {ByCode, []Event{sent(), asks(OpReverse), says(Success)}, Set{}.memo("", Reversing, 1250)},
+		"reversed after it was paid":  {ByCode, []Event{sent(), asks(OpReverse), says(Success), says(Revoked)}, nil},
+		"paid, reversal refused":      {ByCode, []Event{sent(), asks(OpReverse), says(Success), to(OpReverse, says(Success))}, Set{{Sales, "", -1250}, {Discounts, "", 100}, {Fees, "", 5}, {Receivable, "", 1145}}},
+		"accepted offline":            {AtCounter, []Event{accepted()}, Set{}.memo("", Exposed, 1250)},
+		"accepted offline and paid":   {AtCounter, []Event{accepted(), says(Success)}, Set{{Sales, "", -1250}, {Discounts, "", 100}, {Fees, "", 5}, {Receivable, "", 1145}}},
+		"bounced":                     {AtCounter, []Event{accepted(), to(OpUpload, says(Bounced))}, Set{}.memo("", Bounces, 1250)},
+		"withdrawn":                   {AtCounter, []Event{accepted(), Withdrawn{TradeNo: trade}}, Set{}.memo("", Exposed, 1250)},
+		"withdrawn and uploaded":      {AtCounter, []Event{accepted(), Withdrawn{TradeNo: trade}, says(Revoked)}, nil},
+		"by digits":                   {ByOrder, []Event{DigitsTyped{TradeNo: trade}, DigitsMatched{TradeNo: trade, At: t0}}, Set{{Sales, "", -1250}, {Unconfirmed, "", 1250}}},
+		"by digits and confirmed":     {ByOrder, []Event{DigitsTyped{TradeNo: trade}, DigitsMatched{TradeNo: trade, At: t0}, says(Success)}, Set{{Sales, "", -1250}, {Discounts, "", 100}, {Fees, "", 5}, {Receivable, "", 1145}}},
+		"refused receipt, reversed":   {ByOrder, []Event{ReceiptRefused{TradeNo: trade, Reason: "PAID_AFTER_EXPIRY"}, asks(OpReverse), says(Revoked)}, nil},
+		"a replay posts nothing more": {ByCode, []Event{sent(), says(Success), says(Success), says(UserPaying)}, Set{{Sales, "", -1250}, {Discounts, "", 100}, {Fees, "", 5}, {Receivable, "", 1145}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rest := c.events
+			_, posted := play(t, walk(t, c.mode), func(Payment, time.Time) Event { e := rest[0]; rest = rest[1:]; return e }, len(c.events))
+			all := map[Account]money.Fen{}
+			for _, s := range append(posted, negated(c.want)) {
+				for _, p := range s {
+					if all[p.Account] += p.Fen; all[p.Account] == 0 {
+						delete(all, p.Account)
+					}
+				}
+			}
+			if len(all) != 0 {
+				t.Errorf("differs by %v", all)
+			}
+		})
 	}
+}
+
+// to says which operation an answer answers.
+func to(op Op, a Answered) Answered { a.To = op; return a }
+
+func negated(s Set) (n Set) {
+	for _, p := range s {
+		n = append(n, Posting{p.Account, p.Day, -p.Fen})
+	}
+	return n
 }
 
 func account(a Account, sets ...Set) (sum money.Fen) {
