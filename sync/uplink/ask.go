@@ -64,7 +64,7 @@ func (t *talk) memory(key string) *memory {
 
 // file puts a trade under its next step.
 func (t *talk) file(p payment.Payment) {
-	if p.State.Final() {
+	if !p.Open() {
 		delete(t.u.memories, p.TradeNo)
 		t.plan.put(p.TradeNo, false, step{})
 		return

@@ -39,7 +39,7 @@ type step struct {
 
 // nextStep is the rule of the schedule for a trade: payment.Due, with what this process knows beside the book.
 func nextStep(p payment.Payment, m memory, now, started time.Time) step {
-	if p.State == payment.AcceptedOffline || p.State.Final() {
+	if p.State == payment.AcceptedOffline || !p.Open() {
 		return step{}
 	}
 	if unsent(p, m, now, started) {
