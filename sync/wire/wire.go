@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 
 	"yupos/ledgercache/money"
 )
@@ -26,8 +27,16 @@ const Path = "/terminal/v1"
 // MaxFrame is the longest message either side may send, in bytes.
 const MaxFrame = 64 << 10
 
-// The types of messages. Terminal to ledger: hello, pay, order, query, reverse, refund, anchor, ack.
-// Ledger to terminal: welcome, outcome, refund_outcome, anchored, result, refused.
+// Version is the minor version that this package writes and reads; MinVersion is the oldest with which it still talks.
+// Hello names both, Welcome the one that holds.
+const (
+	Version    = 2
+	MinVersion = 1
+)
+
+// The types of messages. Terminal to ledger: hello, pay, order, query, reverse, refund, upload, anchor, ack, want, time,
+// statement. Ledger to terminal: welcome, outcome, refund_outcome, uploaded, anchored, result, news, signed_time,
+// statement_page, maintenance, refused.
 const (
 	TypeHello         = "hello"
 	TypeWelcome       = "welcome"
@@ -43,6 +52,15 @@ const (
 	TypeAnchored      = "anchored"
 	TypeResult        = "result"
 	TypeRefused       = "refused"
+	TypeUpload        = "upload"
+	TypeUploaded      = "uploaded"
+	TypeWant          = "want"
+	TypeNews          = "news"
+	TypeTime          = "time"
+	TypeSignedTime    = "signed_time"
+	TypeStatement     = "statement"
+	TypeStatementPage = "statement_page"
+	TypeMaintenance   = "maintenance"
 )
 
 // Errors of reading a frame.
@@ -88,6 +106,10 @@ type Hello struct {
 	Sequence   uint64 `json:"sequence"`    // last durable record of the journal
 	Head       string `json:"head"`        // hex SHA-256 of the journal at Sequence
 	NewsCursor uint64 `json:"news_cursor"` // last Result applied to the book
+
+	Version    int              `json:"version,omitempty"`     // highest minor version of the terminal; left out by version 1
+	MinVersion int              `json:"min_version,omitempty"` // lowest that it still speaks
+	Have       map[Topic]uint32 `json:"have,omitempty"`        // versions of the signed news in the book
 }
 
 // Welcome accepts a Hello.
@@ -174,6 +196,7 @@ const (
 	StateClosed     = "CLOSED"
 	StateRevoked    = "REVOKED"
 	StatePayError   = "PAYERROR"
+	StateBounced    = "BOUNCED" // offline evidence that was not paid by the wallet's owner or the guarantee
 )
 
 // Outcome is what the ledger holds to be true of a trade: the answer to Pay, Order, Query and Reverse.
@@ -189,6 +212,7 @@ type Outcome struct {
 	PaidAt      Millis    `json:"paid_at,omitempty"`      // success time: decides the bill day
 	RefundedFen money.Fen `json:"refunded_fen,omitempty"`
 	Reason      string    `json:"reason,omitempty"` // a stable code, for PAYERROR, CLOSED, REVOKED
+	Bearer      string    `json:"bearer,omitempty"` // of an upload that the wallet did not pay: ledger or merchant
 	Replayed    bool      `json:"replayed,omitempty"`
 }
 
@@ -213,11 +237,12 @@ type RefundOutcome struct {
 	Replayed    bool      `json:"replayed,omitempty"`
 }
 
-// Anchored answers Anchor: the ledger holds this head.
+// Anchored answers Anchor: the ledger holds this head, and says so with its signature.
 type Anchored struct {
-	Epoch    string `json:"epoch"`
-	Sequence uint64 `json:"sequence"`
-	Head     string `json:"head"`
+	Epoch    string    `json:"epoch"`
+	Sequence uint64    `json:"sequence"`
+	Head     string    `json:"head"`
+	Signed   *Envelope `json:"signed,omitempty"` // the head, countersigned
 }
 
 // Result is news of a trade that nobody asked for: a customer paid an ORDER, or confirmed. Sequence counts from 1 per
@@ -247,6 +272,9 @@ const (
 	RefusedBusy         = "BUSY"
 	RefusedUnknownTrade = "UNKNOWN_TRADE"
 	RefusedInternal     = "LEDGER_ERROR"
+	RefusedVersion      = "VERSION"     // no minor version that both speak
+	RefusedNotReady     = "NOT_READY"   // the day's bill is not published yet
+	RefusedMaintenance  = "MAINTENANCE" // closed for a while
 )
 
 // bodies lists, for each message type, a maker of its empty body.
@@ -258,41 +286,29 @@ var bodies = map[string]func() any{
 	TypeAck: func() any { return new(Ack) }, TypeOutcome: func() any { return new(Outcome) },
 	TypeRefundOutcome: func() any { return new(RefundOutcome) }, TypeAnchored: func() any { return new(Anchored) },
 	TypeResult: func() any { return new(Result) }, TypeRefused: func() any { return new(Refused) },
+	TypeUpload: func() any { return new(Upload) }, TypeUploaded: func() any { return new(Uploaded) },
+	TypeWant: func() any { return new(Want) }, TypeNews: func() any { return new(News) },
+	TypeTime: func() any { return new(Time) }, TypeSignedTime: func() any { return new(SignedTime) },
+	TypeStatement: func() any { return new(Statement) }, TypeStatementPage: func() any { return new(StatementPage) },
+	TypeMaintenance: func() any { return new(Maintenance) },
 }
+
+// types is bodies the other way round.
+var types = func() map[reflect.Type]string {
+	m := make(map[reflect.Type]string, len(bodies))
+	for kind, make := range bodies {
+		m[reflect.TypeOf(make()).Elem()] = kind
+	}
+	return m
+}()
 
 // TypeOf names the message type of a body (pointer or value), or "" for anything else.
 func TypeOf(body any) string {
-	switch body.(type) {
-	case Hello, *Hello:
-		return TypeHello
-	case Welcome, *Welcome:
-		return TypeWelcome
-	case Pay, *Pay:
-		return TypePay
-	case Order, *Order:
-		return TypeOrder
-	case Query, *Query:
-		return TypeQuery
-	case Reverse, *Reverse:
-		return TypeReverse
-	case Refund, *Refund:
-		return TypeRefund
-	case Anchor, *Anchor:
-		return TypeAnchor
-	case Ack, *Ack:
-		return TypeAck
-	case Outcome, *Outcome:
-		return TypeOutcome
-	case RefundOutcome, *RefundOutcome:
-		return TypeRefundOutcome
-	case Anchored, *Anchored:
-		return TypeAnchored
-	case Result, *Result:
-		return TypeResult
-	case Refused, *Refused:
-		return TypeRefused
+	t := reflect.TypeOf(body)
+	if t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
 	}
-	return ""
+	return types[t]
 }
 
 // Encode writes one frame. It fails with ErrUnknownType for a body that is no message, and with ErrTooLong.
