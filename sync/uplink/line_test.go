@@ -413,7 +413,7 @@ func TestFramesThatAreOnlyStrangeAreIgnoredOrRefusedByName(t *testing.T) {
 		s.untilUp()
 		p := <-l.welcomed
 		for _, text := range []string{
-			`{"type":"maintenance","body":{}}`,
+			`{"type":"jubilee","body":{}}`,
 			`{"type":"policy","id":77,"body":{}}`,
 			`{"type":"outcome","re":4000,"body":{"trade_no":"X","state":"SUCCESS"}}`,
 			`{"type":"refused","re":4000,"body":{"code":"MALFORMED"}}`,
