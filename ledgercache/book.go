@@ -98,7 +98,7 @@ type Book struct {
 	done    chan struct{} // the writer has ended
 	failed  chan struct{}
 	guard   *guard
-	watched chan struct{} // watchSpace has ended
+	watched chan struct{} // watchDisks has ended
 
 	mu       sync.Mutex
 	err      error // why the book is sealed or read-only
@@ -127,8 +127,9 @@ func Open(ctx context.Context, o Options) (*Book, error) {
 		return nil, fmt.Errorf("open book: %w", err)
 	}
 	b.started = o.Now().Truncate(time.Millisecond)
+	b.sayFindings()
 	go b.write()
-	go b.watchSpace()
+	go b.watchDisks()
 	if b.Err() != nil {
 		return b, nil
 	}

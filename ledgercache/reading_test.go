@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"yupos/ledgercache/journal"
 	"yupos/ledgercache/payment"
 )
 
@@ -224,4 +226,59 @@ func TestAWindowHoldsTheNewestAndTheOpenTradesAndEveryTotal(t *testing.T) {
 	if n := w.tree.Len(); n >= whole.tree.Len() {
 		t.Errorf("%d keys of %d", n, whole.tree.Len())
 	}
+}
+
+func TestWhatOpeningMendsIsFound(t *testing.T) {
+	s := newShop(t)
+	s.opts.Mirror = t.TempDir()
+	s.reopen()
+	if f := s.Findings(); len(f) > 1 || len(f) == 1 && f[0] != FoundRefilled { // the mirror is new
+		t.Errorf("%v", f)
+	}
+	s.sell(1)
+	s.reopen()
+	if f := s.Findings(); len(f) != 0 {
+		t.Errorf("a book in order: %v", f)
+	}
+	check(t, s.Close())
+	check(t, os.Remove(filepath.Join(s.journalDir(), "HEAD")))
+	segments, err := filepath.Glob(filepath.Join(s.opts.Mirror, "*.seg"))
+	check(t, err)
+	check(t, os.Remove(segments[len(segments)-1]))
+	s.open()
+	if f := s.Findings(); !slices.Equal(f, []Finding{FoundBadHead, FoundRefilled}) {
+		t.Errorf("%v", f)
+	}
+}
+
+func TestAMirrorThatFailsIsJournalledOnceAndSalesGoOn(t *testing.T) {
+	s := newShop(t)
+	check(t, s.Close())
+	s.opts.Mirror = filepath.Join(t.TempDir(), "absent", "mirror") // its device is not there
+	s.open()
+	alarms := func() (list []Alarm) {
+		all, err := s.Alarms(100)
+		check(t, err)
+		for _, a := range all {
+			if a.Code == AlarmMirror {
+				list = append(list, a)
+			}
+		}
+		return list
+	}
+	w := s.Watch()
+	defer w.Close()
+	if len(alarms()) == 0 {
+		for c := range w.C {
+			if c.Kind == ChangeAlarm {
+				break
+			}
+		}
+	}
+	s.sell(1)
+	wantErr(t, s.Mirror(), journal.ErrMirror)
+	if list := alarms(); len(list) != 1 || list[0].Detail == "" {
+		t.Errorf("%+v", list)
+	}
+	check(t, s.Err())
 }

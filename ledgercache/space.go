@@ -1,6 +1,7 @@
 package ledgercache
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -229,16 +230,18 @@ func writeBallast(path string, size int64) error {
 // lookEvery is how often the disk is measured while nothing is sold; before every group it is measured too.
 const lookEvery = time.Second
 
-// watchSpace follows the disk beside the writer: a foreign process may fill it while the counter is idle.
-func (b *Book) watchSpace() {
+// watchDisks follows the disks beside the writer: a foreign process may fill one while the counter is idle, and a mirror
+// that was left out is journalled once.
+func (b *Book) watchDisks() {
 	defer close(b.watched)
-	if b.guard.idle() {
-		return
-	}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	told := false
 	for {
 		b.guard.refill()
+		if err := b.Mirror(); err != nil && !told {
+			told = b.noteMirror(err) == nil
+		}
 		select {
 		case <-b.closing:
 			return
@@ -248,6 +251,23 @@ func (b *Book) watchSpace() {
 		}
 		b.measure()
 	}
+}
+
+// AlarmMirror is the alarm of a mirror that failed and is left out.
+const AlarmMirror = "MIRROR_LEFT_OUT"
+
+// noteMirror journals that the mirror is left out: who reads the book later knows from when on there was one copy.
+func (b *Book) noteMirror(cause error) error {
+	if b.reading != nil {
+		return nil
+	}
+	err := b.do(context.Background(), func(t *tx) error {
+		return t.emit(recAlarm, Alarm{ID: NewTradeNo(t.at), Code: AlarmMirror, Detail: cause.Error()})
+	})
+	if err != nil {
+		b.log.Warn("mirror's failure not journalled", slog.Any("err", err))
+	}
+	return err
 }
 
 // roomToOpen is ErrDiskFull where there is too little room to open the book whole. A cache that was set aside for a person to

@@ -176,6 +176,27 @@ func stopped(err error) []Warning {
 		"The book takes no more entries and the terminal restarts; query to learn results"}}
 }
 
+// findings says what opening the book found and mended by itself.
+func findings(found []ledgercache.Finding) []Warning {
+	list := make([]Warning, 0, len(found))
+	for _, f := range found {
+		w := Warning{Code: string(f)}
+		switch f {
+		case ledgercache.FoundTornTail:
+			w.Text = "上次断电时有一次写入未完成，已剪除：它从未被应答，不影响已收的钱，无需处理"
+			w.TextEN = "A write was cut off by the last power failure and removed. It was never answered, nothing taken is lost, nothing is to be done"
+		case ledgercache.FoundBadHead:
+			w.Text = "账本的校验点有损，已从账本重建，金额不受影响。若非刚断电，请检查磁盘"
+			w.TextEN = "The book's check mark was damaged and made again from the book; no amount is touched. Unless power was just lost, check the disk"
+		case ledgercache.FoundRefilled:
+			w.Text = "账本的一份副本不完整，已从另一份补齐，金额不受影响。请检查该盘"
+			w.TextEN = "One copy of the book was behind or damaged and was refilled from the other; no amount is touched. Check its disk"
+		}
+		list = append(list, w)
+	}
+	return list
+}
+
 func spaceWarnings(s ledgercache.Space) []Warning {
 	free, limit := s.Free>>20, s.Limit>>20
 	switch s.Room {
@@ -207,8 +228,12 @@ func (t *Till) warnings(link LinkState, devices []Device) ([]Warning, error) {
 			list = append(list, Warning{"DEVICE_" + d.State, d.Name + "：" + d.Text, d.Name + ": " + d.TextEN})
 		}
 	}
+	list = append(list, findings(t.book.Findings())...)
 	alarms, err := t.book.Alarms(5)
 	for _, a := range alarms {
+		if a.Code == ledgercache.AlarmMirror {
+			continue // said above for as long as it is so
+		}
 		list = append(list, Warning{a.Code, "账本答复与本机记录矛盾，请核对 " + a.TradeNo, "The ledger contradicts this book, check " + a.TradeNo})
 	}
 	t.mu.Lock()

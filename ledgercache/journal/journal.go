@@ -38,6 +38,10 @@ const (
 	busyHead = time.Second
 )
 
+// mirrorWithin bounds how long one write, sync or opening of the mirror may take beside the primary's. A stick that tidies up
+// takes a second or so; a mount whose other end is gone takes for ever.
+const mirrorWithin = 3 * time.Second
+
 // Errors of the journal.
 var (
 	// ErrSealed says that a write or sync failed and this process writes nothing more.
@@ -97,6 +101,8 @@ type Options struct {
 	// ReadOnly opens what is there without changing it: for a disk that is full, failing or read-only. Batches above the
 	// last synced witness are read, but nothing may be promised on them.
 	ReadOnly bool
+	// MirrorWithin bounds how long an answer waits for the mirror, which is then left out; 0 = 3 s.
+	MirrorWithin time.Duration
 	// BeginEpoch begins a new epoch that names the old head, as a restored or imported book must.
 	BeginEpoch bool
 }
@@ -178,6 +184,9 @@ func (o Options) complete() (Options, error) {
 	if o.SegmentBytes < 16<<10 {
 		return o, fmt.Errorf("%w: segments of %d bytes", ErrOptions, o.SegmentBytes)
 	}
+	if o.MirrorWithin == 0 {
+		o.MirrorWithin = mirrorWithin
+	}
 	if o.FS == nil {
 		o.FS = osFS{}
 	}
@@ -222,7 +231,19 @@ func (j *Journal) Append(records [][]byte) (first uint64, err error) {
 	j.head = next
 	j.beat()
 	j.mu.Unlock()
+	j.prepare(seg.number+1, size)
 	return head.Sequence + 1, nil
+}
+
+// prepare writes the next segment through beside the appends, once the present one is half full.
+func (j *Journal) prepare(number uint32, size int64) {
+	if j.offset < size/2 || j.o.SegmentBytes < spareFrom {
+		return
+	}
+	j.primary.prepare(number, j.o.SegmentBytes, j.log)
+	if mirror := j.mirrored(); mirror != nil {
+		mirror.prepare(number, j.o.SegmentBytes, j.log)
+	}
 }
 
 // present is what the writer continues from, or why it may not.
@@ -237,17 +258,46 @@ func (j *Journal) present() (Head, *segment, int64, error) {
 
 // put writes and syncs a frame in both copies at once. The mirror's failure leaves it out, the primary's is the answer.
 func (j *Journal) put(frame []byte) error {
-	mirror := j.mirrored()
+	mirror, offset := j.mirrored(), j.offset
 	if mirror == nil {
-		return j.primary.put(frame, j.offset)
+		return j.primary.put(frame, offset)
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- mirror.put(frame, j.offset) }()
-	err := j.primary.put(frame, j.offset)
-	if failure := <-failed; failure != nil {
-		j.leaveOut(failure)
+	go func() { failed <- mirror.put(frame, offset) }()
+	err := j.primary.put(frame, offset)
+	if failure := j.await(failed); failure != nil {
+		j.buf = nil // a mirror that hangs may still hold the frame
+		j.leaveOut(failure, failed)
 	}
 	return err
+}
+
+// errHung says that a mirror neither did what it was asked nor failed.
+var errHung = errors.New("no answer in time")
+
+// await waits for what the mirror was asked to do, for as long as an answer may wait for it.
+func (j *Journal) await(done <-chan error) error {
+	late := time.NewTimer(j.o.MirrorWithin)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-late.C:
+		return fmt.Errorf("%w: %s", errHung, j.o.MirrorWithin)
+	}
+}
+
+// onMirror has the mirror do something, if it is there, and leaves it out if that fails or hangs.
+func (j *Journal) onMirror(do func(m *shelf) error) {
+	m := j.mirrored()
+	if m == nil {
+		return
+	}
+	done := make(chan error, 1)
+	go func() { done <- do(m) }()
+	if err := j.await(done); err != nil {
+		j.leaveOut(err, done)
+	}
 }
 
 func (j *Journal) mirrored() *shelf {
@@ -256,29 +306,30 @@ func (j *Journal) mirrored() *shelf {
 	return j.mirror
 }
 
-// leaveOut goes on without the mirror. Its files stay as they are until an opening refills them.
-func (j *Journal) leaveOut(cause error) {
+// leaveOut goes on without the mirror. Its files stay as they are until an opening refills them. What hangs is let go of
+// when it comes back, if ever: pending tells.
+func (j *Journal) leaveOut(cause error, pending <-chan error) {
 	j.mu.Lock()
 	m := j.mirror
 	j.mirror, j.mirrorErr = nil, fmt.Errorf("%w: %w", ErrMirror, cause)
 	j.mu.Unlock()
 	j.log.Error("journal mirror left out", slog.Any("err", cause))
-	if m != nil {
+	switch {
+	case m == nil:
+	case errors.Is(cause, errHung):
+		go func() { <-pending; m.release() }()
+	default:
 		m.release()
 	}
 }
 
 // rotate ends the present segment and begins the next.
 func (j *Journal) rotate(need int64) error {
-	mirror := j.mirrored()
 	if err := finish(j.primary.file, j.offset); err != nil {
 		return err
 	}
-	if mirror != nil {
-		if err := finish(mirror.file, j.offset); err != nil {
-			j.leaveOut(err)
-		}
-	}
+	offset := j.offset
+	j.onMirror(func(m *shelf) error { return finish(m.file, offset) })
 	return j.begin(Cut{}, need)
 }
 
@@ -301,11 +352,12 @@ func (j *Journal) begin(cut Cut, need int64) error {
 	if err := j.primary.begin(h.number, raw, size); err != nil {
 		return fmt.Errorf("segment %d: %w", h.number, err)
 	}
-	if mirror := j.mirrored(); mirror != nil {
-		if err := mirror.begin(h.number, raw, size); err != nil {
-			j.leaveOut(fmt.Errorf("segment %d: %w", h.number, err))
+	j.onMirror(func(m *shelf) error {
+		if err := m.begin(h.number, raw, size); err != nil {
+			return fmt.Errorf("segment %d: %w", h.number, err)
 		}
-	}
+		return nil
+	})
 	j.offset, j.batches = headerBytes, 0
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -424,12 +476,9 @@ func (j *Journal) Close() error {
 
 // end makes the last state of both copies durable.
 func (j *Journal) end() error {
-	if mirror := j.mirrored(); mirror != nil {
-		if err := errors.Join(mirror.slots.write(j.head), finish(mirror.file, j.offset)); err != nil {
-			j.leaveOut(err)
-		}
-	}
-	return errors.Join(j.primary.slots.write(j.head), finish(j.primary.file, j.offset))
+	head, offset := j.head, j.offset
+	j.onMirror(func(m *shelf) error { return errors.Join(m.slots.write(head), finish(m.file, offset), m.dropSpare()) })
+	return errors.Join(j.primary.slots.write(head), finish(j.primary.file, offset), j.primary.dropSpare())
 }
 
 // release closes files; what was to be durable is so already.

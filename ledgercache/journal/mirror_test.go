@@ -7,8 +7,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func mirrored(seed uint64) (Options, *disk) {
@@ -244,5 +247,234 @@ func TestAMirrorOnRealDirectories(t *testing.T) {
 	o.Mirror = filepath.Join(t.TempDir(), "no", "device")
 	if _, r := mustOpen(t, o); !errors.Is(r.MirrorErr, ErrMirror) {
 		t.Errorf("a mirror whose device is absent: %+v", r)
+	}
+}
+
+// hanging is a disk on which everything in one directory stops while hold is closed to nobody.
+type hanging struct {
+	FS
+	dir  string
+	hold chan struct{} // what hangs goes on when it is closed
+	on   atomic.Bool
+}
+
+type hangingFile struct {
+	File
+	fs   *hanging
+	name string
+}
+
+func (h *hanging) wait(name string) {
+	if h.on.Load() && (name == h.dir || filepath.Dir(name) == h.dir) {
+		<-h.hold
+	}
+}
+
+func (h *hanging) Mkdir(dir string, parents bool) error { h.wait(dir); return h.FS.Mkdir(dir, parents) }
+
+func (h *hanging) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
+	h.wait(name)
+	f, err := h.FS.OpenFile(name, flag, perm)
+	return &hangingFile{f, h, name}, err
+}
+
+func (f *hangingFile) WriteAt(p []byte, off int64) (int, error) {
+	f.fs.wait(f.name)
+	return f.File.WriteAt(p, off)
+}
+
+func (f *hangingFile) Sync() error     { f.fs.wait(f.name); return f.File.Sync() }
+func (f *hangingFile) Datasync() error { f.fs.wait(f.name); return f.File.Datasync() }
+
+func TestAMirrorThatHangsIsLeftOutInTimeAndRefilledAtTheNextOpening(t *testing.T) {
+	for _, when := range []string{"while writing", "at the opening", "at the head"} {
+		t.Run(when, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDisk(1, nil)
+				h := &hanging{FS: d, dir: "/b", hold: make(chan struct{})}
+				o := Options{Dir: "/a", Mirror: "/b", TerminalID: "10000001", SegmentBytes: 16 << 10, FS: h}
+				h.on.Store(when == "at the opening")
+				began := time.Now()
+				j, _, err := Open(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if when == "at the head" {
+					if _, err := j.Append([][]byte{{1}}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				h.on.Store(true)
+				if when == "at the head" {
+					time.Sleep(idleHead + mirrorWithin + time.Second) // the head follows by itself
+				}
+				for i := range 3 {
+					if _, err := j.Append([][]byte{{byte(i)}}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if took := time.Since(began); took > 2*mirrorWithin {
+					t.Errorf("took %s", took)
+				}
+				if err := j.Mirror(); !errors.Is(err, ErrMirror) || !errors.Is(err, errHung) {
+					t.Errorf("%v", err)
+				}
+				before := j.Head()
+				if err := j.Close(); err != nil {
+					t.Fatal(err)
+				}
+				h.on.Store(false)
+				close(h.hold)
+				synctest.Wait()
+				j, r, err := Open(o)
+				if err != nil || j.ReadOnly() != nil || j.Mirror() != nil || j.Head() != before {
+					t.Fatalf("%v %v %+v", err, j.ReadOnly(), r)
+				}
+				if err := j.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func TestTheNextSegmentIsWrittenThroughBesideTheAppends(t *testing.T) {
+	d := newDisk(1, newSeals(t))
+	o := Options{Dir: "/a", Mirror: "/b", TerminalID: "10000001", SegmentBytes: spareFrom, FS: d}
+	j, _, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := make([]byte, 100<<10)
+	for range 6 { // over the half
+		if _, err := j.Append([][]byte{record}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-j.primary.next.done
+	<-j.mirror.next.done
+	d.mu.Lock()
+	for _, name := range []string{"/a/0000000002.seg.new", "/b/0000000002.seg.new"} {
+		if ino := d.live[name]; ino == nil || len(ino.live) != spareFrom || len(ino.dirty) != 0 || !allZero(ino.live) {
+			t.Errorf("%s is not a synced file of zeros", name)
+		}
+	}
+	writes := d.writes
+	d.mu.Unlock()
+	for j.Head().Sequence < 12 {
+		if _, err := j.Append([][]byte{record}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.mu.Lock()
+	// six batches and a header in both copies, and the head may follow
+	if n := d.writes - writes; n > 2*(6+1+1) {
+		t.Errorf("%d writes for a change of segments: it was written through again", n)
+	}
+	d.mu.Unlock()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name := range d.live {
+		if filepath.Ext(name) == ".new" {
+			t.Errorf("%s is left behind by an orderly end", name)
+		}
+	}
+	j, r, err := Open(o)
+	if err != nil || r.Records != 12 || r.Problem != nil || r.CutBytes != 0 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	if err := j.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// onceBad fails one write or sync of the second segment's file before it has its name.
+type onceBad struct {
+	FS
+	write, sync error
+	bad         atomic.Pointer[onceBadFile] // whose call failed
+}
+
+type onceBadFile struct {
+	File
+	fs     *onceBad
+	second bool
+}
+
+func (o *onceBad) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
+	f, err := o.FS.OpenFile(name, flag, perm)
+	return &onceBadFile{f, o, strings.HasSuffix(name, "2.seg.new")}, err
+}
+
+func (f *onceBadFile) WriteAt(p []byte, off int64) (int, error) {
+	if f.second && f.fs.write != nil && f.fs.bad.CompareAndSwap(nil, f) {
+		n, _ := f.File.WriteAt(p[:len(p)/2], off)
+		return n, f.fs.write
+	}
+	return f.File.WriteAt(p, off)
+}
+
+func (f *onceBadFile) Sync() error {
+	if f.second && f.fs.sync != nil && f.fs.bad.CompareAndSwap(nil, f) {
+		return f.fs.sync
+	}
+	if f.fs.bad.Load() == f {
+		return errors.New("a sync after a failure on the same file")
+	}
+	return f.File.Sync()
+}
+
+func TestASpareThatCannotBeWrittenSealsNothing(t *testing.T) {
+	for name, fs := range map[string]*onceBad{
+		"full": {write: syscall.ENOSPC}, "failing": {write: syscall.EIO}, "failing sync": {sync: syscall.EIO},
+	} {
+		fs.FS = newDisk(1, newSeals(t))
+		j, _, err := Open(Options{Dir: "/a", TerminalID: "10000001", SegmentBytes: spareFrom, FS: fs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		record := make([]byte, 100<<10)
+		for range 15 {
+			if _, err := j.Append([][]byte{record}); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		if fs.bad.Load() == nil {
+			t.Errorf("%s: nothing failed", name)
+		}
+		if err := j.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAPowerCutWhileTheNextSegmentIsWrittenLosesNothing(t *testing.T) {
+	for seed := range uint64(40) {
+		d := newDisk(seed, newSeals(t))
+		o := Options{Dir: "/a", TerminalID: "10000001", SegmentBytes: spareFrom, FS: d}
+		j, _, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.mu.Lock()
+		d.cutAt = 1 + d.rng.IntN(40)
+		d.mu.Unlock()
+		record, answered := make([]byte, 100<<10), uint64(0)
+		for err == nil {
+			if _, err = j.Append([][]byte{record}); err == nil {
+				answered++
+			}
+		}
+		j.Close()
+		o.FS = d.crash()
+		j, r, err := Open(o)
+		if err != nil || r.Problem != nil || r.Records < answered {
+			t.Fatalf("seed %d: %d answered, %+v %v", seed, answered, r, err)
+		}
+		if _, err := j.Append([][]byte{record}); err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+		j.Close()
 	}
 }

@@ -59,13 +59,18 @@ func (j *Journal) surveyMirror() (*survey, error) {
 	}
 	d := &shelf{name: "mirror", path: j.o.Mirror, fs: j.o.FS}
 	j.mirror = d
-	var err error
-	if !j.o.ReadOnly {
-		err = d.fs.Mkdir(d.path, false)
-	}
-	if err == nil {
-		d.lock, err = d.fs.Lock(filepath.Join(d.path, "LOCK"), j.o.ReadOnly)
-	}
+	touched := make(chan error, 1) // a mount whose other end is gone hangs at the first touch
+	go func() {
+		var err error
+		if !j.o.ReadOnly {
+			err = d.fs.Mkdir(d.path, false)
+		}
+		if err == nil {
+			d.lock, err = d.fs.Lock(filepath.Join(d.path, "LOCK"), j.o.ReadOnly)
+		}
+		touched <- err
+	}()
+	err := j.await(touched)
 	var s *survey
 	if err == nil {
 		s, err = take(d, j.o)
@@ -74,7 +79,7 @@ func (j *Journal) surveyMirror() (*survey, error) {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}
 	if err != nil {
-		j.leaveOut(err)
+		j.leaveOut(err, touched)
 		return nil, nil
 	}
 	return s, nil
@@ -167,11 +172,8 @@ func (j *Journal) accept(winner, loser *survey, r *Report) error {
 	if err := j.primary.slots.write(j.head); err != nil {
 		return err
 	}
-	if j.mirror != nil {
-		if err := j.mirror.slots.write(j.head); err != nil {
-			j.leaveOut(err)
-		}
-	}
+	head := j.head
+	j.onMirror(func(m *shelf) error { return m.slots.write(head) })
 	if err := j.begin(cut, 0); err != nil {
 		return err
 	}
@@ -271,7 +273,7 @@ func (j *Journal) follows(winner, loser *survey, cut Cut, r *Report) (Cut, error
 		return cut, fmt.Errorf("refill from the mirror: %w", err)
 	}
 	if err != nil {
-		j.leaveOut(err)
+		j.leaveOut(err, nil)
 	}
 	return cut, nil
 }
@@ -366,7 +368,7 @@ func (j *Journal) shorten(winner, loser *survey) error {
 			return err
 		}
 		if err != nil {
-			j.leaveOut(err)
+			j.leaveOut(err, nil)
 		}
 	}
 	return nil

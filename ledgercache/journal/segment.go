@@ -81,24 +81,21 @@ func openSegment(fs FS, dir string, number uint32, o Options) (*segment, error) 
 	return &segment{header: h, aead: aead, size: size, end: headerBytes}, err
 }
 
-// createSegment makes a segment in a directory: written through with zeros so that later batches change no metadata
-// (storage.md B1), then the header, synced under another name, and only then given its own. So a segment's name never
-// stands over a header that was not durable.
-func createSegment(fs FS, dir string, number uint32, header []byte, size int64) (File, error) {
-	path := segmentPath(dir, number)
-	temporary := path + ".new"
+// A segment is made in two parts: a spare, written through with zeros so that later batches change no metadata (storage.md
+// B1), under another name; then its header, synced, and only then its own name. So a segment's name never stands over a
+// header that was not durable.
+
+// createSpare writes the file of a segment through. What stands there under that name is replaced.
+func createSpare(fs FS, dir string, number uint32, size int64) (File, error) {
+	temporary := segmentPath(dir, number) + ".new"
+	if err := fs.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) { // a file whose sync failed is not synced again
+		return nil, err
+	}
 	f, err := fs.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	err = writeThrough(f, header, size)
-	if err == nil {
-		err = fs.Rename(temporary, path)
-	}
-	if err == nil {
-		err = fs.SyncDir(dir)
-	}
-	if err != nil {
+	if err := writeThrough(f, size); err != nil {
 		f.Close()
 		_ = fs.Remove(temporary) // only to give its space back
 		return nil, err
@@ -106,12 +103,29 @@ func createSegment(fs FS, dir string, number uint32, header []byte, size int64) 
 	return f, nil
 }
 
-func writeThrough(f File, header []byte, size int64) error {
-	if err := writeAt(f, header, 0); err != nil {
-		return err
+// nameSegment makes a spare into a segment. It closes the file if it fails.
+func nameSegment(fs FS, dir string, number uint32, f File, header []byte) error {
+	path := segmentPath(dir, number)
+	err := writeAt(f, header, 0)
+	if err == nil {
+		err = f.Datasync()
 	}
+	if err == nil {
+		err = fs.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = fs.SyncDir(dir)
+	}
+	if err != nil {
+		f.Close()
+		_ = fs.Remove(path + ".new") // only to give its space back
+	}
+	return err
+}
+
+func writeThrough(f File, size int64) error {
 	zeros := make([]byte, zeroChunk)
-	for off := int64(len(header)); off < size; off += zeroChunk {
+	for off := int64(0); off < size; off += zeroChunk {
 		if err := writeAt(f, zeros[:min(zeroChunk, size-off)], off); err != nil {
 			return err
 		}

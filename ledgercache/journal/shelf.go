@@ -17,6 +17,73 @@ type shelf struct {
 	lock  io.Closer
 	slots *slots
 	file  File // of the segment that is written to
+
+	mu   sync.Mutex // guards next
+	next *spare     // nil while none is made
+}
+
+// spare is the next segment's file while and after it is written through: zeros, synced, without a header, under the name
+// that a segment has before its own. Whatever stops, the next opening makes that file anew.
+type spare struct {
+	number uint32
+	size   int64
+	done   chan struct{} // closed when the rest is known
+	file   File          // nil if it could not be made
+}
+
+// spareFrom is the length from which segments are written through ahead; a shorter one is done in an instant.
+const spareFrom = 1 << 20
+
+// prepare begins to make the spare for a segment, unless there is one.
+func (d *shelf) prepare(number uint32, size int64, log *slog.Logger) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.next != nil {
+		return
+	}
+	next := &spare{number: number, size: size, done: make(chan struct{})}
+	d.next = next
+	go func() {
+		defer close(next.done)
+		f, err := createSpare(d.fs, d.path, number, size)
+		if err != nil { // nothing that was answered hangs on it: the segment is then made when it is begun
+			log.Warn("journal segment not written ahead", slog.String("copy", d.name), slog.Any("err", err))
+			return
+		}
+		next.file = f
+	}()
+}
+
+// takeSpare gives the file that was made for a segment, if it fits. It waits for one that is being made.
+func (d *shelf) takeSpare(number uint32, size int64) File {
+	d.mu.Lock()
+	next := d.next
+	d.next = nil
+	d.mu.Unlock()
+	if next == nil {
+		return nil
+	}
+	<-next.done
+	if next.file != nil && (next.number != number || next.size < size) {
+		next.file.Close() // only zeros
+		return nil
+	}
+	return next.file
+}
+
+// dropSpare gives the space of a spare back at an orderly end.
+func (d *shelf) dropSpare() error {
+	d.mu.Lock()
+	next := d.next
+	d.mu.Unlock()
+	if next == nil {
+		return nil
+	}
+	if f := d.takeSpare(next.number, 0); f != nil {
+		f.Close() // only zeros
+		return d.fs.Remove(segmentPath(d.path, next.number) + ".new")
+	}
+	return nil
 }
 
 // put writes a frame and makes it durable: one write, one sync.
@@ -31,7 +98,13 @@ func (d *shelf) put(frame []byte, off int64) error {
 }
 
 func (d *shelf) begin(number uint32, header []byte, size int64) error {
-	f, err := createSegment(d.fs, d.path, number, header, size)
+	f, err := d.takeSpare(number, size), error(nil)
+	if f == nil {
+		f, err = createSpare(d.fs, d.path, number, size)
+	}
+	if err == nil {
+		err = nameSegment(d.fs, d.path, number, f, header)
+	}
 	if err != nil {
 		return err
 	}
@@ -118,9 +191,7 @@ func (j *Journal) Witness() (Witness, error) {
 		return Witness{}, err
 	}
 	if mirror != nil {
-		if err := mirror.slots.write(head); err != nil {
-			j.leaveOut(err)
-		}
+		j.onMirror(func(m *shelf) error { return m.slots.write(head) })
 	}
 	if err := j.primary.slots.write(head); err != nil {
 		return Witness{}, j.seal(err)
