@@ -25,6 +25,8 @@ func fold(s state, r record) ([]Change, error) {
 		return nil, err
 	case recShiftOpened, recShiftClosed:
 		return foldShift(s, r)
+	case recDayClosed:
+		return foldDayClosed(s, r)
 	case recRefundOpened, recRefundAsked, recRefundAnswer:
 		return foldRefund(s, r)
 	case recPrintQueued, recPrintSent, recPrintDone:
@@ -75,7 +77,10 @@ func foldTrade(s state, r record, e payment.Event) ([]Change, error) {
 	if err := foldEvent(s, trade, e, r.at()); err != nil {
 		return nil, err
 	}
-	if err := foldSettled(s, trade, before, after); err != nil {
+	if err := foldExposure(s, trade, before, after); err != nil {
+		return nil, err
+	}
+	if err := foldTradeBooks(s, before, e, after); err != nil {
 		return nil, err
 	}
 	return []Change{{Kind: ChangeTrade, TradeNo: after.TradeNo}}, putTrade(s, trade, before, after)
@@ -104,22 +109,6 @@ func foldEvent(s state, trade []byte, e payment.Event, at time.Time) error {
 		return foldDigits(s, at)
 	case payment.DigitsMatched:
 		return reached(s)
-	}
-	return nil
-}
-
-// foldSettled folds what a change of state means for the sums: exposure and the shift's totals.
-func foldSettled(s state, trade []byte, before, after payment.Payment) error {
-	if err := foldExposure(s, trade, before, after); err != nil {
-		return err
-	}
-	switch {
-	case after.State != payment.Success:
-		return nil
-	case before.State != payment.Success:
-		return addToShift(s, after.ShiftID, func(shift *Shift) error { return shift.addSale(after) })
-	case before.Unconfirmed && !after.Unconfirmed:
-		return addToShift(s, after.ShiftID, func(shift *Shift) error { return shift.addConfirmation(before, after) })
 	}
 	return nil
 }
@@ -183,10 +172,27 @@ func foldShift(s state, r record) ([]Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := addToShift(s, e.ID, func(shift *Shift) error { shift.ClosedAt, shift.ClosedBy = r.at(), e.OperatorID; return nil }); err != nil {
-		return nil, err
+	return changed, foldShiftClosed(s, r, e)
+}
+
+func foldShiftClosed(s state, r record, e shiftClosed) error {
+	err := addToShift(s, e.ID, func(shift *Shift) error {
+		shift.ClosedAt, shift.ClosedBy, shift.AtClose = r.at(), e.OperatorID, shift.Totals
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	return changed, s.delete(keyShift)
+	if e.Carried.Count > 0 {
+		shift, err := id(e.ID)
+		if err != nil {
+			return err
+		}
+		if err := put(s, key(prefixCarried, shift), e.Carried); err != nil {
+			return err
+		}
+	}
+	return s.delete(keyShift)
 }
 
 func addToShift(s state, shiftID string, change func(*Shift) error) error {
@@ -249,6 +255,13 @@ func foldRefundOpened(s state, f payment.Refund) ([]Change, error) {
 	if err := put(s, key(prefixRefund, refund), f); err != nil {
 		return nil, err
 	}
+	set, err := payment.OpenedRefund(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := foldBooks(s, "", set, tally{}, tally{}); err != nil {
+		return nil, err
+	}
 	err = changeTrade(s, trade, func(p *payment.Payment) error {
 		p.RefundParts++
 		p.RefundingFen, err = money.Add(p.RefundingFen, f.RefundFen)
@@ -258,8 +271,9 @@ func foldRefundOpened(s state, f payment.Refund) ([]Change, error) {
 }
 
 func foldRefundAnswered(s state, e payment.RefundAnswered) ([]Change, error) {
-	var after payment.Refund
+	var before, after payment.Refund
 	changes, err := changeRefund(s, e.RefundNo, func(f *payment.Refund) (err error) {
+		before = *f
 		*f, err = payment.ApplyRefund(*f, e)
 		after = *f
 		return err
@@ -279,10 +293,14 @@ func foldRefundAnswered(s state, e payment.RefundAnswered) ([]Change, error) {
 		}
 		return nil
 	})
-	if err != nil || after.State != payment.RefundSuccess || after.ShiftID == "" {
-		return changes, err
+	if err != nil {
+		return nil, err
 	}
-	return changes, addToShift(s, after.ShiftID, func(shift *Shift) error { return shift.addRefund(after) })
+	set, err := payment.RefundPostings(before, after)
+	if err != nil {
+		return nil, err
+	}
+	return changes, foldBooks(s, after.ShiftID, set, tallyRefund(before), tallyRefund(after))
 }
 
 func refundChanges(f payment.Refund) []Change {

@@ -38,10 +38,14 @@ var (
 	prefixPrint       = []byte("j") // + job → PrintJob
 	prefixOpenPrint   = []byte("k") // + job
 	prefixAlarm       = []byte("l") // + ULID → Alarm
+	prefixDayBook     = []byte("D") // + day → Day
+	prefixDayOpen     = []byte("U") // + day: it has figures that stand on no Z
+	prefixZ           = []byte("Z") // + number → DayReport
+	prefixCarried     = []byte("K") // + shift → Carried: what was open when it closed
 )
 
-// Shanghai is the time zone of the bill day. It has had no daylight saving since 1991, so a fixed offset is exact.
-var Shanghai = time.FixedZone("Asia/Shanghai", 8*60*60)
+// Shanghai is the time zone of the bill day.
+var Shanghai = payment.BillZone
 
 func key(prefix []byte, parts ...[]byte) []byte {
 	k := append([]byte(nil), prefix...)
@@ -73,7 +77,13 @@ func BizDate(p payment.Payment) string {
 	if p.State == payment.Success || p.State == payment.Revoked && p.Settled {
 		at = p.FinishedAt
 	}
-	return at.In(Shanghai).Format(time.DateOnly)
+	return payment.Day(at)
+}
+
+// isDate reports whether text is a day as keys spell it, "2006-01-02".
+func isDate(text string) bool {
+	day, err := time.Parse(time.DateOnly, text)
+	return err == nil && day.Format(time.DateOnly) == text
 }
 
 func dayKey(p payment.Payment, trade []byte) []byte {

@@ -39,14 +39,7 @@ func (b *Book) ByTradeNo(tradeNo string) (p payment.Payment, err error) {
 // OpenTrades are all trades that are not final, oldest first.
 func (b *Book) OpenTrades() (list []payment.Payment, err error) {
 	err = b.view(func(s state) error {
-		return s.scan(prefixOpenTrade, nil, false, func(k, _ []byte) (bool, error) {
-			var p payment.Payment
-			if err := get(s, key(prefixTrade, k[len(prefixOpenTrade):]), &p); err != nil {
-				return false, err
-			}
-			list = append(list, p)
-			return true, nil
-		})
+		return eachOpenTrade(s, func(p payment.Payment) error { list = append(list, p); return nil })
 	})
 	return list, err
 }
@@ -54,14 +47,7 @@ func (b *Book) OpenTrades() (list []payment.Payment, err error) {
 // OpenRefunds are all refunds that the ledger has not ended, oldest first.
 func (b *Book) OpenRefunds() (list []payment.Refund, err error) {
 	err = b.view(func(s state) error {
-		return s.scan(prefixOpenRefund, nil, false, func(k, _ []byte) (bool, error) {
-			var f payment.Refund
-			if err := get(s, key(prefixRefund, k[len(prefixOpenRefund):]), &f); err != nil {
-				return false, err
-			}
-			list = append(list, f)
-			return true, nil
-		})
+		return eachOpenRefund(s, func(f payment.Refund) error { list = append(list, f); return nil })
 	})
 	return list, err
 }

@@ -17,6 +17,7 @@ const (
 	recStarted        recordKind = 1  // this process opened the book
 	recShiftOpened    recordKind = 2  //
 	recShiftClosed    recordKind = 3  //
+	recDayClosed      recordKind = 4  // a Z, with its figures
 	recOpened         recordKind = 10 // the payment.Event of the same name, and so on
 	recSubmitted      recordKind = 11
 	recRejected       recordKind = 12
@@ -61,8 +62,9 @@ type (
 		OperatorID string `cbor:"3,keyasint,omitempty"`
 	}
 	shiftClosed struct {
-		ID         string `cbor:"1,keyasint"`
-		OperatorID string `cbor:"2,keyasint,omitempty"`
+		ID         string  `cbor:"1,keyasint"`
+		OperatorID string  `cbor:"2,keyasint,omitempty"`
+		Carried    Carried `cbor:"3,keyasint,omitzero"` // what was open
 	}
 	refundAsked struct {
 		RefundNo string `cbor:"1,keyasint"`

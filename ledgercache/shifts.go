@@ -4,56 +4,18 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"yupos/ledgercache/money"
-	"yupos/ledgercache/payment"
 )
 
 // Shift is one cashier's turn (交班), with the totals of what settled in it, in fen.
 type Shift struct {
-	ID          string    `cbor:"1,keyasint"` // ULID
-	Number      uint64    `cbor:"2,keyasint"` // counts up by one, without gaps
-	OperatorID  string    `cbor:"3,keyasint,omitempty"`
-	OpenedAt    time.Time `cbor:"4,keyasint"`
-	ClosedAt    time.Time `cbor:"5,keyasint,omitzero"`
-	ClosedBy    string    `cbor:"6,keyasint,omitempty"`
-	Count       int       `cbor:"7,keyasint,omitempty"`
-	TotalFen    money.Fen `cbor:"8,keyasint,omitempty"`
-	FeeFen      money.Fen `cbor:"9,keyasint,omitempty"`
-	DiscountFen money.Fen `cbor:"10,keyasint,omitempty"`
-	RefundCount int       `cbor:"11,keyasint,omitempty"`
-	RefundFen   money.Fen `cbor:"12,keyasint,omitempty"`
-	FeeBackFen  money.Fen `cbor:"13,keyasint,omitempty"`
-}
-
-func (s *Shift) addSale(p payment.Payment) (err error) {
-	s.Count++
-	if s.TotalFen, err = money.Add(s.TotalFen, p.TotalFen); err != nil {
-		return err
-	}
-	if s.FeeFen, err = money.Add(s.FeeFen, p.FeeFen); err != nil {
-		return err
-	}
-	s.DiscountFen, err = money.Add(s.DiscountFen, p.DiscountFen)
-	return err
-}
-
-// addConfirmation brings what the ledger says of a sale that was settled here by evidence: its fee, and who paid what.
-func (s *Shift) addConfirmation(before, after payment.Payment) (err error) {
-	if s.FeeFen, err = money.Add(s.FeeFen, after.FeeFen-before.FeeFen); err != nil {
-		return err
-	}
-	s.DiscountFen, err = money.Add(s.DiscountFen, after.DiscountFen-before.DiscountFen)
-	return err
-}
-
-func (s *Shift) addRefund(f payment.Refund) (err error) {
-	s.RefundCount++
-	if s.RefundFen, err = money.Add(s.RefundFen, f.RefundFen); err != nil {
-		return err
-	}
-	s.FeeBackFen, err = money.Add(s.FeeBackFen, f.FeeBackFen)
-	return err
+	ID         string    `cbor:"1,keyasint"` // ULID
+	Number     uint64    `cbor:"2,keyasint"` // counts up by one, without gaps
+	OperatorID string    `cbor:"3,keyasint,omitempty"`
+	OpenedAt   time.Time `cbor:"4,keyasint"`
+	ClosedAt   time.Time `cbor:"5,keyasint,omitzero"`
+	ClosedBy   string    `cbor:"6,keyasint,omitempty"`
+	AtClose    Totals    `cbor:"18,keyasint,omitzero"` // the figures as its slip printed them
+	Totals               // as they are now: a trade that ends later still counts in the shift in which it began
 }
 
 // shiftFor is the open shift's id; with ShiftAutoOpen the first sale opens one for its operator.
@@ -99,9 +61,15 @@ func (b *Book) OpenShift(ctx context.Context, operator string) (s Shift, err err
 	return s, err
 }
 
-// CloseShift closes the shift with this id, which must be the open one (ErrNoShift otherwise), and answers its totals.
-// Trades that are still open keep the shift in which they began.
+// CloseShift closes the shift with this id, which must be the open one (ErrNoShift otherwise), answers its totals, and makes
+// the journal's head durable as a witness. Trades that are still open keep the shift in which they began; they are listed
+// in its report (ShiftReport).
 func (b *Book) CloseShift(ctx context.Context, shiftID, operator string) (s Shift, err error) {
+	defer func() {
+		if err == nil {
+			b.witness()
+		}
+	}()
 	err = b.do(ctx, func(t *tx) error {
 		raw, err := t.state.get(keyShift)
 		if errors.Is(err, ErrNotFound) || err == nil && idText(raw) != shiftID {
@@ -110,7 +78,11 @@ func (b *Book) CloseShift(ctx context.Context, shiftID, operator string) (s Shif
 		if err != nil {
 			return err
 		}
-		if err := t.emit(recShiftClosed, shiftClosed{ID: shiftID, OperatorID: operator}); err != nil {
+		r, err := shiftReport(t.state, shiftID)
+		if err != nil {
+			return err
+		}
+		if err := t.emit(recShiftClosed, shiftClosed{ID: shiftID, OperatorID: operator, Carried: r.Carried}); err != nil {
 			return err
 		}
 		s, err = t.shift(shiftID)

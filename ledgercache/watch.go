@@ -9,6 +9,7 @@ const (
 	ChangeRefund ChangeKind = "refund"
 	ChangePrint  ChangeKind = "print"
 	ChangeShift  ChangeKind = "shift"
+	ChangeDay    ChangeKind = "day" // a Z was made
 	ChangeCursor ChangeKind = "cursor"
 	ChangeAlarm  ChangeKind = "alarm"
 	ChangeSpace  ChangeKind = "space" // of the disk
