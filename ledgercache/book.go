@@ -26,6 +26,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"yupos/ledgercache/journal"
+	"yupos/ledgercache/payment"
 )
 
 // Errors of the book. A refusal of a step is one of these or one of package payment's.
@@ -78,6 +79,11 @@ type Options struct {
 	Reserve int64
 	Free    func(dir string) (uint64, error) // free bytes of the disk; nil = statfs
 
+	// Offline acceptance. Limits are the configuration's, the zero Limits product.md's; the ledger's policy wins where it is
+	// stricter. Sign makes the ACCEPT evidence, body and signature, with the terminal's key; nil accepts nothing offline.
+	Limits payment.Limits
+	Sign   func(Acceptance) ([]byte, error)
+
 	ReadOnly error      // why the book is only to be read; nil = open it whole
 	FS       journal.FS // under the journal; nil = the operating system's
 }
@@ -94,6 +100,7 @@ type Book struct {
 	reading *reading             // nil while Badger is open
 	jobs    ulid.MonotonicReader // numbers of print jobs; the writer's own
 	steps   chan *step
+	lastAt  time.Time // the latest time of a record; the writer's own once it runs
 	closing chan struct{}
 	done    chan struct{} // the writer has ended
 	failed  chan struct{}

@@ -27,9 +27,12 @@ type shop struct {
 	mu   sync.Mutex
 }
 
-func newShop(t *testing.T) *shop {
+func newShop(t *testing.T) *shop { return newShopWith(t, func(*Options) {}) }
+
+func newShopWith(t *testing.T, change func(*Options)) *shop {
 	s := &shop{t: t, now: time.Date(2026, 11, 23, 2, 0, 0, 0, time.UTC)}
 	s.opts = Options{Dir: t.TempDir(), Key: [32]byte{1, 2, 3}, TerminalID: "10000001", ShiftAutoOpen: true, AutoPrint: true, Now: s.clock}
+	change(&s.opts)
 	s.open()
 	t.Cleanup(func() { s.Close() })
 	return s

@@ -448,8 +448,9 @@ type appliedMark struct {
 	Epoch    [16]byte `cbor:"1,keyasint"`
 	Sequence uint64   `cbor:"2,keyasint"`
 	Hash     [32]byte `cbor:"3,keyasint"`
+	At       int64    `cbor:"4,keyasint,omitempty"` // the latest time of a record, Unix milliseconds
 }
 
-func putApplied(s state, h journal.Head) error {
-	return put(s, keyApplied, appliedMark{Epoch: h.Epoch, Sequence: h.Sequence, Hash: h.Hash})
+func putApplied(s state, h journal.Head, at int64) error {
+	return put(s, keyApplied, appliedMark{Epoch: h.Epoch, Sequence: h.Sequence, Hash: h.Hash, At: at})
 }

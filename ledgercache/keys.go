@@ -20,6 +20,8 @@ var (
 	keyNews     = []byte("x") // last push of the ledger that was applied
 	keyExposure = []byte("g") // what the terminal has accepted offline and the ledger has not judged → payment.Exposure
 	keyDigits   = []byte("y") // times of the tries of typed digits that did not match, since the ledger was reached
+	keyPolicy   = []byte("P") // the policy in force → Policy
+	keyDenyList = []byte("D") // the deny list in force → DenyList
 
 	prefixTrade       = []byte("p") // + trade → payment.Payment
 	prefixOutTrade    = []byte("n") // + out_trade_no → trade
@@ -29,6 +31,7 @@ var (
 	prefixCertUsed    = []byte("e") // + wallet public key → payment.Exposure: all that was ever accepted under it
 	prefixWalletOpen  = []byte("f") // + wallet public key → payment.Exposure: what the ledger has not judged
 	prefixUpload      = []byte("v") // + trade: accepted offline, not judged
+	prefixDenied      = []byte("B") // + wallet token: may not pay offline
 	prefixDay         = []byte("d") // + day + trade
 	prefixRefund      = []byte("r") // + refund → payment.Refund
 	prefixOutRefund   = []byte("m") // + out_refund_no → refund

@@ -97,6 +97,9 @@ func (b *Book) follow(ctx context.Context, mark appliedMark, found meta, clean b
 	if err := b.putMeta(); err != nil {
 		return fmt.Errorf("%w: %w", errCacheStale, err)
 	}
+	if mark.At > 0 {
+		b.lastAt = time.UnixMilli(mark.At).UTC()
+	}
 	return b.foldFrom(ctx, mark.Sequence+1)
 }
 
@@ -149,6 +152,7 @@ type folding struct {
 	book    *Book
 	txn     *badger.Txn
 	head    journal.Head
+	at      int64 // the latest time of a record
 	pending int
 	folded  uint64
 	told    time.Time
@@ -159,8 +163,9 @@ func (b *Book) foldFrom(ctx context.Context, from uint64) error {
 	if from > head.Sequence {
 		return nil
 	}
-	f := &folding{book: b, txn: b.db.NewTransaction(true), told: time.Now()}
+	f := &folding{book: b, at: b.lastAt.UnixMilli(), txn: b.db.NewTransaction(true), told: time.Now()}
 	defer func() { f.txn.Discard() }()
+	defer func() { b.lastAt = time.UnixMilli(f.at).UTC() }()
 	err := b.journal.Read(from, func(seq uint64, h journal.Head, raw []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -174,7 +179,7 @@ func (b *Book) foldFrom(ctx context.Context, from uint64) error {
 		}
 		f.pending++
 		f.folded++
-		f.head = h
+		f.head, f.at = h, max(f.at, r.At)
 		if seq == h.Sequence && f.pending >= rebuildGroup {
 			return f.flush(head.Sequence)
 		}
@@ -190,7 +195,7 @@ func (f *folding) flush(last uint64) error {
 	if f.pending == 0 {
 		return nil
 	}
-	if err := putApplied(onDisk{f.txn}, f.head); err != nil {
+	if err := putApplied(onDisk{f.txn}, f.head, f.at); err != nil {
 		return err
 	}
 	if err := f.txn.Commit(); err != nil {

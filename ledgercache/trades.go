@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -54,20 +53,28 @@ func NewTradeNo(now time.Time) string {
 //
 // It fails with ErrOutTradeNoUsed, ErrDiskFull, ErrCounterBusy, ErrNoShift, money.ErrRange, or with what Err says.
 func (b *Book) OpenTrade(ctx context.Context, n New) (p payment.Payment, replayed bool, err error) {
-	if err := n.TotalFen.CheckPayable(); err != nil {
+	if err := b.checkNew(&n); err != nil {
 		return p, false, err
-	}
-	if n.OutTradeNo == "" {
-		return p, false, fmt.Errorf("%w: empty out_trade_no", payment.ErrIllegalMove)
-	}
-	if n.TradeNo == "" {
-		n.TradeNo = NewTradeNo(b.now())
 	}
 	err = b.do(ctx, func(t *tx) error {
 		p, replayed, err = t.openTrade(n)
 		return err
 	})
 	return p, replayed, err
+}
+
+// checkNew refuses what can never be a trade, and numbers what can.
+func (b *Book) checkNew(n *New) error {
+	if err := n.TotalFen.CheckPayable(); err != nil {
+		return err
+	}
+	if n.OutTradeNo == "" {
+		return fmt.Errorf("%w: empty out_trade_no", payment.ErrIllegalMove)
+	}
+	if n.TradeNo == "" {
+		n.TradeNo = NewTradeNo(b.now())
+	}
+	return nil
 }
 
 func (t *tx) openTrade(n New) (payment.Payment, bool, error) {
@@ -126,24 +133,13 @@ func (t *tx) submit(tradeNo string, total money.Fen, c Code) error {
 }
 
 func (t *tx) judge(total money.Fen, c Code) (payment.Reason, []byte, error) {
-	hash := sha256.Sum256([]byte(c.Text))
-	if _, err := t.state.get(key(prefixSpent, hash[:])); err == nil {
-		return "CODE_REPLAYED", nil, nil
-	} else if !errors.Is(err, ErrNotFound) {
-		return "", nil, err
-	}
-	if len(c.Wallet) > 0 {
-		highest, err := t.state.get(key(prefixWallet, c.Wallet))
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return "", nil, err
-		}
-		if len(highest) == 4 && c.Counter <= binary.BigEndian.Uint32(highest) {
-			return "CODE_REPLAYED", nil, nil
-		}
+	if replayed, err := t.replayed(c.Text, c.Wallet, c.Counter); err != nil || replayed {
+		return payment.ReasonCodeReplayed, nil, err
 	}
 	if c.MostFen > 0 && total > c.MostFen {
-		return "OVER_CODE_LIMIT", nil, nil
+		return payment.ReasonOverCodeLimit, nil, nil
 	}
+	hash := sha256.Sum256([]byte(c.Text))
 	return "", hash[:], nil
 }
 

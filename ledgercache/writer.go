@@ -137,7 +137,10 @@ func (b *Book) commit(t *tx) error {
 	if _, err := b.journal.Append(t.records); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	if err := putApplied(t.state, b.journal.Head()); err != nil {
+	if t.at.After(b.lastAt) {
+		b.lastAt = t.at
+	}
+	if err := putApplied(t.state, b.journal.Head(), b.lastAt.UnixMilli()); err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
 	if err := applied(t.badger); err != nil {

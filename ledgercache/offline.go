@@ -1,0 +1,293 @@
+package ledgercache
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"yupos/ledgercache/money"
+	"yupos/ledgercache/payment"
+)
+
+// This file holds the acceptance of a payment on signed evidence alone (codes.md, SIGNED and ACCEPT): everything that the
+// decision reads, the decision, the evidence and what it spends are one step of the book.
+
+// ErrNoSigner says that the book was opened without the terminal's key: it accepts nothing offline.
+var ErrNoSigner = errors.New("ledgercache: no key to sign evidence with")
+
+// Signed is a SIGNED code as far as the code itself can be judged: steps 1 to 6 of codes.md, at the time of its scan.
+type Signed struct {
+	Text      string
+	Refused   payment.Reason // what steps 1 to 6 found, "" when the code is good; then the rest may be empty
+	Hash      [32]byte       // SHA-256 of the decoded bytes
+	Wallet    []byte         // public key
+	Token     []byte         // 8 bytes
+	Counter   uint32
+	MostFen   money.Fen // C4
+	ScannedAt time.Time
+
+	CertPaymentFen   money.Fen
+	CertAllowanceFen money.Fen
+	CertCount        int
+}
+
+// Clock is what the terminal knows of its own time.
+type Clock struct {
+	Trusted bool
+	Error   time.Duration // its bound, at most
+}
+
+// Acceptance is what the ACCEPT evidence says (codes.md); whoever signs it makes the bytes.
+type Acceptance struct {
+	Converted     bool // after a missing answer
+	TotalFen      money.Fen
+	At            time.Time
+	ClockError    time.Duration
+	TradeNo       string
+	CodeHash      [32]byte
+	PolicyVersion uint32
+	DenyVersion   uint32
+	Sequence      uint64   // of the batch that it is in
+	Head          [32]byte // before that batch
+}
+
+// Policy is the ledger's signed rule for taking payments offline, as the book holds it.
+type Policy struct {
+	Version  uint32         `cbor:"1,keyasint"`
+	IssuedAt time.Time      `cbor:"2,keyasint"`
+	Until    time.Time      `cbor:"3,keyasint"`
+	Limits   payment.Limits `cbor:"4,keyasint"`
+}
+
+// DenyList is the head of the list of wallets that may not pay offline, as the book holds it.
+type DenyList struct {
+	Version  uint32    `cbor:"1,keyasint"`
+	IssuedAt time.Time `cbor:"2,keyasint"`
+	Until    time.Time `cbor:"3,keyasint"`
+	Count    int       `cbor:"4,keyasint"`
+	Hash     []byte    `cbor:"5,keyasint"` // SHA-256 of the whole list
+}
+
+// Policy is the policy in force, the zero Policy before the ledger has sent one.
+func (b *Book) Policy() (p Policy, err error) {
+	err = b.view(func(s state) error { p, err = policyOf(s); return err })
+	return p, err
+}
+
+// DenyList is the head of the deny list in force, the zero DenyList before the ledger has sent one.
+func (b *Book) DenyList() (d DenyList, err error) {
+	err = b.view(func(s state) error { d, err = denyListOf(s); return err })
+	return d, err
+}
+
+func policyOf(s state) (p Policy, err error) {
+	if err := get(s, keyPolicy, &p); err != nil && !errors.Is(err, ErrNotFound) {
+		return p, err
+	}
+	return p, nil
+}
+
+func denyListOf(s state) (d DenyList, err error) {
+	if err := get(s, keyDenyList, &d); err != nil && !errors.Is(err, ErrNotFound) {
+		return d, err
+	}
+	return d, nil
+}
+
+func present(s state, k []byte) (bool, error) {
+	_, err := s.get(k)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// OfflineLimits are what the terminal may take offline now: the strictest of policy and configuration.
+func (b *Book) OfflineLimits() (l payment.Limits, err error) {
+	err = b.view(func(s state) error {
+		p, err := policyOf(s)
+		l = b.limits(p)
+		return err
+	})
+	return l, err
+}
+
+func (b *Book) limits(p Policy) payment.Limits {
+	configured := b.opts.Limits
+	if configured == (payment.Limits{}) {
+		configured = payment.DefaultLimits
+	}
+	if p.Version == 0 {
+		return configured
+	}
+	return configured.Stricter(p.Limits)
+}
+
+// OpenOffline opens a trade by a SIGNED code while the line is down and takes it or refuses it by name, in one step, with
+// its paper. A repeat of the same request answers the recorded trade. It fails as OpenTrade does, and with ErrNoSigner.
+func (b *Book) OpenOffline(ctx context.Context, n New, c Signed, clock Clock) (p payment.Payment, replayed bool, err error) {
+	n.Code, n.Reject, n.Foreign = nil, "", ""
+	if err := b.checkNew(&n); err != nil {
+		return p, false, err
+	}
+	err = b.do(ctx, func(t *tx) error {
+		if p, replayed, err = t.openTrade(n); err != nil || replayed {
+			return err
+		}
+		p, err = t.takeOffline(p, c, clock, "")
+		return err
+	})
+	return p, replayed, err
+}
+
+// AcceptOffline takes a trade on its SIGNED code alone: the one at the counter whose code was scanned while the line was
+// down, or, by the operator's explicit wish, one that was sent and not answered (转离线受理). A refusal at the counter
+// leaves the trade waiting for another code; a refused conversion leaves the trade as it is and is answered as a Refused.
+func (b *Book) AcceptOffline(ctx context.Context, tradeNo string, c Signed, clock Clock, operator string) (p payment.Payment, err error) {
+	var refused error
+	err = b.do(ctx, func(t *tx) error {
+		refused = nil
+		if p, err = t.byTradeNo(tradeNo); err != nil {
+			return err
+		}
+		if p.State == payment.Unknown || p.State == payment.UserPaying {
+			var why payment.Reason
+			p, why, err = t.convert(p, c, clock, operator)
+			if why != "" {
+				refused = &Refused{why}
+			}
+			return err
+		}
+		p, err = t.takeOffline(p, c, clock, operator)
+		return err
+	})
+	return p, errors.Join(err, refused)
+}
+
+// Refused is a conversion that was refused by name. The trade is as it was.
+type Refused struct{ Reason payment.Reason }
+
+// Error names the reason.
+func (r *Refused) Error() string { return "ledgercache: not accepted offline: " + string(r.Reason) }
+
+// takeOffline decides on a trade that nothing was sent for.
+func (t *tx) takeOffline(p payment.Payment, c Signed, clock Clock, operator string) (payment.Payment, error) {
+	why, a, err := t.decideOffline(p, c, clock, false)
+	if err != nil {
+		return p, err
+	}
+	if why != "" {
+		if err := t.emit(recRejected, payment.Rejected{TradeNo: p.TradeNo, Reason: why}); err != nil {
+			return p, err
+		}
+		return t.byTradeNo(p.TradeNo)
+	}
+	return t.accept(p, c, a, operator)
+}
+
+// convert decides on a trade that was sent and not answered. Whether a reversal has started is judged first, in the same
+// step in which the acceptance is journalled: the two exclude each other.
+func (t *tx) convert(p payment.Payment, c Signed, clock Clock, operator string) (payment.Payment, payment.Reason, error) {
+	switch {
+	case p.Reversing || p.ReversalStarted():
+		return p, payment.ReasonReversalStarted, nil
+	case p.Mode == payment.ByOrder || len(p.Wallet) == 0 || p.Code != c.Text:
+		return p, payment.ReasonNotConvertible, nil
+	}
+	why, a, err := t.decideOffline(p, c, clock, true)
+	if err != nil || why != "" {
+		return p, why, err
+	}
+	p, err = t.accept(p, c, a, operator)
+	return p, "", err
+}
+
+// decideOffline reads everything that the decision looks at, and decides.
+func (t *tx) decideOffline(p payment.Payment, c Signed, clock Clock, converting bool) (payment.Reason, Acceptance, error) {
+	policy, err := policyOf(t.state)
+	if err != nil {
+		return "", Acceptance{}, err
+	}
+	deny, err := denyListOf(t.state)
+	if err != nil {
+		return "", Acceptance{}, err
+	}
+	k := payment.Case{
+		TotalFen: p.TotalFen, Now: c.ScannedAt, ClockTrusted: clock.Trusted && !t.at.Before(t.book.lastAt), ClockError: clock.Error,
+		PolicyAt: policy.IssuedAt, PolicyUntil: policy.Until, DenyAt: deny.IssuedAt, DenyUntil: deny.Until,
+		Code: c.Refused, MostFen: c.MostFen, CertPaymentFen: c.CertPaymentFen, CertAllowanceFen: c.CertAllowanceFen,
+		CertCount: c.CertCount, Limits: t.book.limits(policy), Converting: converting,
+	}
+	if c.Refused == "" {
+		if err := t.readCase(&k, p, c); err != nil {
+			return "", Acceptance{}, err
+		}
+	}
+	head := t.book.journal.Head()
+	return payment.DecideOffline(k), Acceptance{
+		Converted: converting, TotalFen: p.TotalFen, At: t.at, ClockError: clock.Error, TradeNo: p.TradeNo, CodeHash: c.Hash,
+		PolicyVersion: policy.Version, DenyVersion: deny.Version, Sequence: head.Sequence + 1, Head: head.Hash,
+	}, nil
+}
+
+// readCase reads what the book knows of this wallet and of this terminal.
+func (t *tx) readCase(k *payment.Case, p payment.Payment, c Signed) (err error) {
+	if !k.Converting { // the payment's own code does not count against itself
+		if k.Replayed, err = t.replayed(c.Text, c.Wallet, c.Counter); err != nil {
+			return err
+		}
+	}
+	if k.Blocked, err = present(t.state, key(prefixDenied, c.Token)); err != nil {
+		return err
+	}
+	if k.CertUsed, err = exposureAt(t.state, key(prefixCertUsed, c.Wallet)); err != nil {
+		return err
+	}
+	if k.Wallet, err = exposureAt(t.state, key(prefixWalletOpen, c.Wallet)); err != nil {
+		return err
+	}
+	k.Terminal, err = terminalExposure(t.state)
+	return err
+}
+
+// replayed is step 7 of codes.md: this code, or this counter or a higher one, was submitted or accepted here.
+func (t *tx) replayed(text string, wallet []byte, counter uint32) (bool, error) {
+	hash := sha256.Sum256([]byte(text))
+	if spent, err := present(t.state, key(prefixSpent, hash[:])); err != nil || spent {
+		return spent, err
+	}
+	if len(wallet) == 0 {
+		return false, nil
+	}
+	highest, err := t.state.get(key(prefixWallet, wallet))
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil || len(highest) != 4 {
+		return false, err
+	}
+	return counter <= binary.BigEndian.Uint32(highest), nil
+}
+
+// accept signs the evidence and journals the acceptance with its paper.
+func (t *tx) accept(p payment.Payment, c Signed, a Acceptance, operator string) (payment.Payment, error) {
+	if t.book.opts.Sign == nil {
+		return p, ErrNoSigner
+	}
+	evidence, err := t.book.opts.Sign(a)
+	if err != nil {
+		return p, fmt.Errorf("sign evidence: %w", err)
+	}
+	spent := sha256.Sum256([]byte(c.Text))
+	err = t.emit(recAccepted, payment.Accepted{
+		TradeNo: p.TradeNo, Code: c.Text, Spent: spent[:], Wallet: c.Wallet, Counter: c.Counter, Token: c.Token,
+		ScannedAt: c.ScannedAt.UTC().Truncate(time.Millisecond), Accept: evidence, OperatorID: operator,
+	})
+	if err != nil {
+		return p, err
+	}
+	return t.printed(p.TradeNo)
+}
