@@ -251,7 +251,7 @@ func (b *Book) leaveCache(cause error) error {
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- b.closeDB() }()
-	late := time.NewTimer(applyWithin)
+	late := time.NewTimer(leaveWithin)
 	defer late.Stop()
 	select {
 	case err := <-closed:
@@ -260,6 +260,9 @@ func (b *Book) leaveCache(cause error) error {
 		return errApplySlow
 	}
 }
+
+// leaveWithin bounds closing Badger under a sealed book: the shop waits for the new process meanwhile.
+const leaveWithin = 500 * time.Millisecond
 
 func (b *Book) closeJournal() error {
 	if b.journal == nil {

@@ -101,6 +101,9 @@ func TestWhateverCallToTheDiskFailsNothingAcknowledgedIsLost(t *testing.T) {
 		}
 		t.Run(fmt.Sprintf("%s at call %d", f, at), func(t *testing.T) {
 			d := newDay(t)
+			if round%3 == 0 {
+				d.s.opts.Mirror, at = t.TempDir(), at*2 // both copies are on the floppy
+			}
 			disk := newFloppy(t, rng.Uint64(), f, at)
 			d.s.opts.FS = disk
 			d.s.open()

@@ -84,8 +84,12 @@ func (b *Book) read(ctx context.Context, cause error) error {
 func (b *Book) readJournal(ctx context.Context) error {
 	r := b.reading
 	r.state = newInMemory()
-	if !Exists(b.opts.Dir) {
+	entries, err := os.ReadDir(b.journalDir())
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
 		return nil // there never was a book: nothing is all there is
+	}
+	if err != nil {
+		return err
 	}
 	j, report, err := journal.Open(journal.Options{
 		Dir: b.journalDir(), Mirror: b.opts.Mirror, Key: b.opts.Key, TerminalID: b.opts.TerminalID, Log: b.log, FS: b.opts.FS, ReadOnly: true,
