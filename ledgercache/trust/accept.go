@@ -44,7 +44,7 @@ func (a Accept) Body() ([]byte, error) {
 	trade, err := ulid.ParseStrict(a.TradeNo)
 	at := a.At.Unix()
 	switch {
-	case err != nil || len(a.TerminalID) != 8 || a.TotalFen.CheckPayable() != nil:
+	case err != nil || !isTerminal(a.TerminalID) || a.TotalFen.CheckPayable() != nil:
 		return nil, fmt.Errorf("%w: trade, terminal or amount", ErrAccept)
 	case at <= 0 || at > int64(^uint32(0)):
 		return nil, fmt.Errorf("%w: time", ErrAccept)
