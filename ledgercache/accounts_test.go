@@ -132,6 +132,9 @@ func TestBooksThatWereTamperedWithAreFound(t *testing.T) {
 		"a shift gone":      func(s state) error { return s.delete(key(prefixShift, shift)) },
 		"exposure":          func(s state) error { return s.delete(keyExposure) },
 		"a Z gone":          func(s state) error { return s.delete(zKey(1)) },
+		"an index":          func(s state) error { return s.delete(amountKey(p.TotalFen, trade)) },
+		"a row":             func(s state) error { return s.set(dayKey(p, trade), []byte{1, 1, 1, 0}) },
+		"a stray index":     func(s state) error { return s.set(key(prefixOpenTrade, trade), nil) },
 		"a mark":            func(s state) error { return s.set(key(prefixDayOpen, day), nil) },
 	} {
 		memory := folded(t, s.Book)

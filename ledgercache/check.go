@@ -1,7 +1,9 @@
 package ledgercache
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,8 +27,8 @@ type Check struct {
 const maxWrong = 100
 
 // CheckBooks recomputes every balance from the trades and refunds alone (payment.Standing, not the events) and compares
-// it with what was posted: accounts and figures of each day, figures of each shift, exposure, open work, and the Zs with
-// their days. It reads one moment of the book and changes nothing. An error says that it could not be done; what it found
+// it with what was posted: accounts and figures of each day, figures of each shift, exposure, the indexes with the open work,
+// and the Zs with their days. It reads one moment of the book and changes nothing. An error says that it could not be done; what it found
 // stands in Wrong.
 func (b *Book) CheckBooks(ctx context.Context) (c Check, err error) {
 	err = b.view(func(s state) error {
@@ -40,7 +42,7 @@ func (b *Book) CheckBooks(ctx context.Context) (c Check, err error) {
 // asks of a journal's own fold. A window that has let go of trades (reading.go) is no whole state.
 func checkBooks(ctx context.Context, s state) (Check, error) {
 	a := audit{ctx: ctx, state: s, days: map[string]*Day{}, shifts: map[string]*Totals{}}
-	for _, part := range []func() error{a.trades, a.refunds, a.compareDays, a.compareShifts, a.compareExposure, a.compareZs} {
+	for _, part := range []func() error{a.trades, a.compareIndexes, a.refunds, a.compareDays, a.compareShifts, a.compareExposure, a.compareZs} {
 		if err := part(); err != nil {
 			return a.Check, err
 		}
@@ -56,6 +58,7 @@ type audit struct {
 	days   map[string]*Day
 	shifts map[string]*Totals
 	open   payment.Exposure
+	leads  int // index keys that the trades ask for
 }
 
 func (a *audit) wrong(format string, args ...any) {
@@ -78,8 +81,40 @@ func (a *audit) trades() error {
 			a.open.Count++
 			a.open.Fen += p.TotalFen // an uint32 of fen each: 2^31 of them fit
 		}
+		if err := a.indexed(p, k[len(prefixTrade):]); err != nil {
+			return false, err
+		}
 		return true, a.take(p.ShiftID, p.Standing(), tallyTrade(p))
 	})
+}
+
+// indexed checks that every index leads to a trade.
+func (a *audit) indexed(p payment.Payment, trade []byte) error {
+	for _, e := range append(entries(p, bytes.Clone(trade)), entry{key(prefixOutTrade, []byte(p.OutTradeNo)), trade}) {
+		a.leads++
+		v, err := a.state.get(e.k)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if err != nil || !bytes.Equal(v, e.v) {
+			a.wrong("trade %s: index %q does not lead to it as it is", p.TradeNo, e.k[:1])
+		}
+	}
+	return nil
+}
+
+// compareIndexes finds index keys that lead to no trade.
+func (a *audit) compareIndexes() error {
+	have := 0
+	for _, prefix := range [][]byte{prefixOutTrade, prefixDay, prefixAmount, prefixState, prefixOpenTrade, prefixUpload} {
+		if err := eachNumber(a.state, prefix, func([]byte) error { have++; return nil }); err != nil {
+			return err
+		}
+	}
+	if have != a.leads {
+		a.wrong("the indexes have %d keys, the trades ask for %d", have, a.leads)
+	}
+	return nil
 }
 
 func (a *audit) refunds() error {

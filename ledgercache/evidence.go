@@ -47,21 +47,15 @@ func foldAccepted(s state, trade []byte, e payment.Accepted) error {
 
 // foldExposure raises exposure when a trade is accepted offline, and releases it when the ledger has judged it. What a
 // certificate has spent is never released.
-func foldExposure(s state, trade []byte, before, after payment.Payment) error {
+func foldExposure(s state, before, after payment.Payment) error {
 	was, is := before.State == payment.AcceptedOffline, after.State == payment.AcceptedOffline
 	switch {
 	case !was && is:
-		if err := s.set(key(prefixUpload, trade), nil); err != nil {
-			return err
-		}
 		if err := expose(s, key(prefixCertUsed, after.Wallet), 1, after); err != nil {
 			return err
 		}
 		return exposeBoth(s, after.Wallet, 1, after)
 	case was && !is:
-		if err := s.delete(key(prefixUpload, trade)); err != nil {
-			return err
-		}
 		return exposeBoth(s, before.Wallet, -1, before)
 	}
 	return nil

@@ -58,6 +58,7 @@ func foldTrade(s state, r record, e payment.Event) ([]Change, error) {
 		return nil, err
 	}
 	var before, after payment.Payment
+	var was []entry
 	if opened, ok := e.(payment.Opened); ok {
 		if after, err = payment.Open(opened, r.at()); err != nil {
 			return nil, err
@@ -73,17 +74,18 @@ func foldTrade(s state, r record, e payment.Event) ([]Change, error) {
 		if after, err = payment.Apply(before, e, r.at()); err != nil {
 			return nil, err
 		}
+		was = entries(before, trade)
 	}
 	if err := foldEvent(s, trade, e, r.at()); err != nil {
 		return nil, err
 	}
-	if err := foldExposure(s, trade, before, after); err != nil {
+	if err := foldExposure(s, before, after); err != nil {
 		return nil, err
 	}
 	if err := foldTradeBooks(s, before, e, after); err != nil {
 		return nil, err
 	}
-	return []Change{{Kind: ChangeTrade, TradeNo: after.TradeNo}}, putTrade(s, trade, before, after)
+	return []Change{{Kind: ChangeTrade, TradeNo: after.TradeNo}}, putTrade(s, trade, was, after)
 }
 
 // foldEvent folds what an event touches besides its trade: spent codes, the news cursor, tries of typed digits.
@@ -113,28 +115,15 @@ func foldEvent(s state, trade []byte, e payment.Event, at time.Time) error {
 	return nil
 }
 
-// putTrade writes a trade and every index that its state decides.
-func putTrade(s state, trade []byte, before, after payment.Payment) error {
-	if err := put(s, key(prefixTrade, trade), after); err != nil {
+// putTrade writes a trade and what changed of the indexes that lead to it. was are the entries before.
+func putTrade(s state, trade []byte, was []entry, p payment.Payment) error {
+	if err := put(s, key(prefixTrade, trade), p); err != nil {
 		return err
 	}
-	open := key(prefixOpenTrade, trade)
-	if !after.Open() {
-		if err := s.delete(open); err != nil {
-			return err
-		}
-	} else if err := s.set(open, nil); err != nil {
+	if err := index(s, was, entries(p, trade)); err != nil {
 		return err
 	}
-	if old := dayKey(before, trade); string(old) != string(dayKey(after, trade)) {
-		if err := s.delete(old); err != nil {
-			return err
-		}
-	}
-	if err := s.set(dayKey(after, trade), nil); err != nil {
-		return err
-	}
-	return putCounter(s, trade, after)
+	return putCounter(s, trade, p)
 }
 
 // putCounter keeps the counter's holder: one trade at a time, free at once when it is final, cancelled or expired.
@@ -144,6 +133,8 @@ func putCounter(s state, trade []byte, p payment.Payment) error {
 		return err
 	}
 	switch {
+	case p.HoldsCounter() && string(holder) == string(trade):
+		return nil
 	case p.HoldsCounter():
 		return s.set(keyCounter, trade)
 	case string(holder) == string(trade):

@@ -1,11 +1,13 @@
 package ledgercache
 
 import (
+	"encoding/binary"
 	"fmt"
 	"time"
 
 	"github.com/oklog/ulid/v2"
 
+	"yupos/ledgercache/money"
 	"yupos/ledgercache/payment"
 )
 
@@ -25,14 +27,16 @@ var (
 
 	prefixTrade       = []byte("p") // + trade → payment.Payment
 	prefixOutTrade    = []byte("n") // + out_trade_no → trade
-	prefixOpenTrade   = []byte("o") // + trade
+	prefixOpenTrade   = []byte("o") // + trade → its lane: open and not an upload
 	prefixSpent       = []byte("s") // + SHA-256 of a code → trade
 	prefixWallet      = []byte("w") // + wallet public key → highest counter
 	prefixCertUsed    = []byte("e") // + wallet public key → payment.Exposure: all that was ever accepted under it
 	prefixWalletOpen  = []byte("f") // + wallet public key → payment.Exposure: what the ledger has not judged
 	prefixUpload      = []byte("v") // + trade: accepted offline, not judged
 	prefixDenied      = []byte("B") // + wallet token: may not pay offline
-	prefixDay         = []byte("d") // + day + trade
+	prefixDay         = []byte("d") // + day + trade → row
+	prefixAmount      = []byte("A") // + total, 4 bytes + trade
+	prefixState       = []byte("S") // + code of a final state that is not SUCCESS + trade
 	prefixRefund      = []byte("r") // + refund → payment.Refund
 	prefixOutRefund   = []byte("m") // + out_refund_no → refund
 	prefixOpenRefund  = []byte("q") // + refund
@@ -41,7 +45,7 @@ var (
 	prefixPrint       = []byte("j") // + job → PrintJob
 	prefixOpenPrint   = []byte("k") // + job
 	prefixAlarm       = []byte("l") // + ULID → Alarm
-	prefixDayBook     = []byte("D") // + day → Day
+	prefixDayBook     = []byte("b") // + day → Day
 	prefixDayOpen     = []byte("U") // + day: it has figures that stand on no Z
 	prefixZ           = []byte("Z") // + number → DayReport
 	prefixCarried     = []byte("K") // + shift → Carried: what was open when it closed
@@ -76,11 +80,7 @@ func idText(raw []byte) string {
 
 // BizDate is the bill day of p: the day of the ledger's success time in Shanghai, or of its creation while it is unpaid.
 func BizDate(p payment.Payment) string {
-	at := p.CreatedAt
-	if p.State == payment.Success || p.State == payment.Revoked && p.Settled {
-		at = p.FinishedAt
-	}
-	return payment.Day(at)
+	return payment.Day(billTime(p))
 }
 
 // isDate reports whether text is a day as keys spell it, "2006-01-02".
@@ -91,4 +91,12 @@ func isDate(text string) bool {
 
 func dayKey(p payment.Payment, trade []byte) []byte {
 	return key(prefixDay, []byte(BizDate(p)), trade)
+}
+
+func amountKey(total money.Fen, trade []byte) []byte {
+	return key(prefixAmount, binary.BigEndian.AppendUint32(nil, uint32(total)), trade) // money.Max is the largest uint32
+}
+
+func stateKey(state payment.State, trade []byte) []byte {
+	return key(prefixState, []byte{stateCodes[state]}, trade)
 }

@@ -81,68 +81,6 @@ func (b *Book) RefundsOf(tradeNo string) (list []payment.Refund, err error) {
 	return list, err
 }
 
-// ErrQuery says that a query of trades makes no sense: a bad date, state or cursor.
-var ErrQuery = errors.New("ledgercache: bad query")
-
-// Query selects trades. The zero Query is the newest 50 of all days.
-type Query struct {
-	Date   string        // bill day in Shanghai, "2006-01-02"; "" for all
-	State  payment.State // "" for all
-	Limit  int           // 1 to 500; 0 = 50
-	Cursor string        // what the page before answered as next
-}
-
-// maxScan bounds how many trades one page may look at before it answers with what it has.
-const maxScan = 20000
-
-// Trades lists trades, newest first. next is "" at the end, else the Cursor of the following page.
-func (b *Book) Trades(q Query) (list []payment.Payment, next string, err error) {
-	if q.Limit == 0 {
-		q.Limit = 50
-	}
-	if q.Limit < 1 || q.Limit > 500 || q.Date != "" && len(q.Date) != len("2006-01-02") {
-		return nil, "", ErrQuery
-	}
-	prefix := key(prefixDay, []byte(q.Date))
-	var from []byte
-	if q.Cursor != "" {
-		if from, err = cursorKey(q.Cursor); err != nil {
-			return nil, "", err
-		}
-	}
-	looked := 0
-	err = b.view(func(s state) error {
-		return s.scan(prefix, from, true, func(k, _ []byte) (bool, error) {
-			if len(list) == q.Limit || looked == maxScan {
-				next = string(k[1:11]) + idText(k[11:])
-				return false, nil
-			}
-			looked++
-			var p payment.Payment
-			if err := get(s, key(prefixTrade, k[11:]), &p); err != nil {
-				return false, err
-			}
-			if q.State == "" || p.State == q.State {
-				list = append(list, p)
-			}
-			return true, nil
-		})
-	})
-	return list, next, err
-}
-
-// cursorKey turns "2006-01-02" + ULID back into a key of the day index.
-func cursorKey(cursor string) ([]byte, error) {
-	if len(cursor) != 10+26 {
-		return nil, ErrQuery
-	}
-	trade, err := id(cursor[10:])
-	if err != nil {
-		return nil, ErrQuery
-	}
-	return key(prefixDay, []byte(cursor[:10]), trade), nil
-}
-
 // Counter is the number of the trade that has the scanner or the display, "" while the counter is free.
 func (b *Book) Counter() (tradeNo string, err error) {
 	err = b.view(func(s state) error {

@@ -202,7 +202,7 @@ func (w *window) set(k, v []byte) error {
 // ofTrade reports whether a key stands for one trade, refund or print job.
 func ofTrade(k []byte) bool {
 	for _, p := range [][]byte{
-		prefixTrade, prefixOutTrade, prefixDay, prefixRefund, prefixOutRefund, prefixTradeRefund, prefixPrint,
+		prefixTrade, prefixOutTrade, prefixDay, prefixAmount, prefixState, prefixRefund, prefixOutRefund, prefixTradeRefund, prefixPrint,
 	} {
 		if bytes.HasPrefix(k, p) {
 			return true
@@ -279,8 +279,13 @@ func (w *window) fold(r record) error {
 
 // drop lets go of a trade that has ended and to which nothing happens any more.
 func (w *window) drop(trade string) {
-	if _, err := w.get(key(prefixOpenTrade, []byte(trade))); err == nil || w.late[trade] {
+	if w.late[trade] {
 		return
+	}
+	for _, open := range [][]byte{prefixOpenTrade, prefixUpload} {
+		if _, err := w.get(key(open, []byte(trade))); err == nil {
+			return
+		}
 	}
 	for _, k := range w.trades[trade] {
 		w.inMemory.tree.Delete(k)

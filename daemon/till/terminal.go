@@ -7,7 +7,6 @@ import (
 
 	"yupos/ledgercache"
 	"yupos/ledgercache/money"
-	"yupos/ledgercache/payment"
 )
 
 // Terminal is all there is to know about this terminal, as GET /v1/terminal answers it.
@@ -121,32 +120,16 @@ func (t *Till) Terminal() (Terminal, error) {
 	return out, err
 }
 
-// queue is what the ledger still has to say: trades that were sent or shown and have not ended, and open refunds.
+// queue is what the ledger still has to say: trades that were sent, shown or accepted offline and have not ended, and open
+// refunds.
 func (t *Till) queue() (Amounts, error) {
-	var q Amounts
-	open, err := t.book.OpenTrades()
-	if err != nil {
-		return q, err
-	}
-	for _, p := range open {
-		if p.State == payment.NotPay && p.Mode == payment.AtCounter {
-			continue
-		}
-		q.add(p.TotalFen, p.CreatedAt)
-	}
-	refunds, err := t.book.OpenRefunds()
-	for _, f := range refunds {
-		q.add(f.RefundFen, f.CreatedAt)
-	}
-	return q, err
-}
-
-func (a *Amounts) add(fen money.Fen, at time.Time) {
-	a.Count++
-	a.Fen += fen // bounded by how many trades can be open; each is at most 2^32 fen
-	if at = at.In(ledgercache.Shanghai); a.OldestAt == nil || at.Before(*a.OldestAt) {
+	q, err := t.book.Queue()
+	a := Amounts{Count: q.Count, Fen: q.Fen}
+	if q.Count > 0 {
+		at := q.OldestAt.In(ledgercache.Shanghai)
 		a.OldestAt = &at
 	}
+	return a, err
 }
 
 func (t *Till) shift() (*ShiftInfo, error) {

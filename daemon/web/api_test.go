@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"net/http"
 	"os"
 	"strings"
@@ -88,6 +89,16 @@ func TestASaleFromOpeningToRefund(t *testing.T) {
 	list := c.api(200, "GET", "/v1/trades?date=today&state=SUCCESS", "")
 	if trades := list["trades"].([]any); len(trades) != 1 || list["next_cursor"] != nil {
 		t.Errorf("%v", list)
+	}
+	sold := list["trades"].([]any)[0].(map[string]any)
+	for query, want := range map[string]int{
+		fmt.Sprintf("min_fen=%v&max_fen=%v", sold["total_fen"], sold["total_fen"]): 1, fmt.Sprintf("min_fen=%v", sold["total_fen"].(float64)+1): 0,
+		fmt.Sprintf("operator_id=%v&date=today", sold["operator_id"]): 1, "operator_id=nobody": 0, "from=2020-01-01T00:00:00%2B08:00": 1,
+		"to=2020-01-01T00:00:00%2B08:00": 0, fmt.Sprintf("digits=%v", sold["out_trade_no"]): 1, "digits=zzzzzz": 0,
+	} {
+		if trades := c.api(200, "GET", "/v1/trades?"+query, "")["trades"].([]any); len(trades) != want {
+			t.Errorf("%s: %d trades", query, len(trades))
+		}
 	}
 	if strings.Contains(c.log.String(), online(t, "861234567890123")) || strings.Contains(c.log.String(), managerToken) {
 		t.Errorf("a code or a token stands in the log:\n%s", c.log)

@@ -216,6 +216,13 @@ type listInput struct {
 	State  string `query:"state" enum:"NOTPAY,USERPAYING,UNKNOWN,SUCCESS,CLOSED,REVOKED,PAYERROR,ACCEPTED_OFFLINE,BOUNCED"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"50"`
 	Cursor string `query:"cursor" maxLength:"64" doc:"next_cursor of the page before"`
+
+	From       time.Time `query:"from" doc:"from this time on: the ledger's success time, or the creation of what is not paid"`
+	To         time.Time `query:"to" doc:"before this time"`
+	OperatorID string    `query:"operator_id" maxLength:"32" doc:"of this cashier"`
+	MinFen     int64     `query:"min_fen" minimum:"1" maximum:"4294967295" doc:"of the total"`
+	MaxFen     int64     `query:"max_fen" minimum:"1" maximum:"4294967295" doc:"of the total"`
+	Digits     string    `query:"digits" maxLength:"6" doc:"last characters of out_trade_no or trade_no"`
 }
 
 // TradeList is a page of trades, newest first.
@@ -236,7 +243,10 @@ func (s *Server) list(_ context.Context, in *listInput) (*listOutput, error) {
 	if _, err := time.Parse(time.DateOnly, day); day != "" && (err != nil || !dayPattern.MatchString(day)) {
 		return nil, fmt.Errorf("%w: date", ledgercache.ErrQuery)
 	}
-	list, next, err := s.till.Book().Trades(ledgercache.Query{Date: day, State: payment.State(in.State), Limit: in.Limit, Cursor: in.Cursor})
+	list, next, err := s.till.Book().Trades(ledgercache.Query{
+		Date: day, From: in.From, To: in.To, State: payment.State(in.State), OperatorID: in.OperatorID, MinFen: money.Fen(in.MinFen),
+		MaxFen: money.Fen(in.MaxFen), Digits: in.Digits, Limit: in.Limit, Cursor: in.Cursor,
+	})
 	if err != nil {
 		return nil, err
 	}
