@@ -87,13 +87,16 @@ func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Daemon, er
 	d.book, err = ledgercache.Open(ctx, ledgercache.Options{
 		Dir: cfg.Terminal.DataDir, Mirror: cfg.Book.Mirror, Key: id.BookKey, TerminalID: cfg.Terminal.ID, Software: "posd " + Version,
 		ShiftAutoOpen: cfg.Shift.AutoOpen, AutoPrint: cfg.Printer.Port != "" && cfg.Printer.Auto, Log: log,
-		Reserve: int64(cfg.Book.ReserveMB) << 20, ReadOnly: sealsOf(os.Getenv(sealedEnv)).readOnly(time.Now()),
+		Reserve: int64(cfg.Book.ReserveMB) << 20, Suspect: os.Getenv(suspectEnv) != "", ReadOnly: sealsOf(os.Getenv(sealedEnv)).readOnly(time.Now()),
 	})
 	if errors.Is(err, ledgercache.ErrInUse) {
 		err = fmt.Errorf("账本正被另一个进程使用，未做任何改动 · %w", err)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.listener.Close())
+	}
+	if d.book.Err() == nil {
+		_ = os.Unsetenv(suspectEnv) // the cache was made anew
 	}
 	if err := d.build(id); err != nil {
 		return nil, errors.Join(err, d.listener.Close(), d.book.Close())

@@ -28,6 +28,10 @@ var errMended = errors.New("the book may be opened whole again")
 // sealedEnv carries over a restart how often in a row the book was sealed, and when last in Unix seconds: "2 1795442400".
 const sealedEnv = "POSD_SEALED"
 
+// suspectEnv is set over a restart after a failed write until a book was opened whole: its cache is made anew, because a disk
+// that fails and comes back may have forgotten what the kernel held for it, without any restart of the machine.
+const suspectEnv = "POSD_CACHE_SUSPECT"
+
 // Times of trying again.
 const (
 	mendEvery    = 10 * time.Second // how often a book that reads only looks whether it may be opened whole
@@ -95,7 +99,7 @@ func (d *Daemon) mend(ctx context.Context) error {
 // restarts reports whether the daemon ended so that its process has to begin again, and with what in sealedEnv.
 func restarts(err error, before string, now time.Time) (env string, again bool) {
 	switch {
-	case errors.Is(err, errMended), errors.Is(err, ledgercache.ErrDiskFull) && errors.Is(err, ledgercache.ErrSealed):
+	case errors.Is(err, errMended), errors.Is(err, ledgercache.ErrSealed) && errors.Is(err, ledgercache.ErrDiskFull):
 		return before, true // room is judged anew at every start
 	case errors.Is(err, ledgercache.ErrSealed):
 		return sealsOf(before).again(now).env(), true
@@ -105,6 +109,11 @@ func restarts(err error, before string, now time.Time) (env string, again bool) 
 
 // restart replaces this process by a fresh one of the same program with the same words. It returns only where that fails.
 func restart(env string, log *slog.Logger) error {
+	if env != os.Getenv(sealedEnv) {
+		if err := os.Setenv(suspectEnv, "1"); err != nil {
+			return fmt.Errorf("restart: %w", err)
+		}
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("restart: %w", err)

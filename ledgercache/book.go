@@ -84,6 +84,7 @@ type Options struct {
 	Limits payment.Limits
 	Sign   func(Acceptance) ([]byte, error)
 
+	Suspect  bool       // the cache is not to be believed: a disk that failed may have forgotten a part of it
 	ReadOnly error      // why the book is only to be read; nil = open it whole
 	FS       journal.FS // under the journal; nil = the operating system's
 }
@@ -192,6 +193,7 @@ func (b *Book) Close() error {
 	closeCache := b.closeCache
 	switch err := b.Err(); {
 	case b.reading != nil:
+		b.reading.end()
 		closeCache = func() error { return nil }
 	case err != nil:
 		closeCache = func() error { return b.leaveCache(err) }
@@ -278,7 +280,7 @@ func (b *Book) seal(cause error) {
 	if b.err != nil {
 		return
 	}
-	b.err = fmt.Errorf("%w: %w", ErrSealed, cause)
+	b.err = fmt.Errorf("%w: %w", ErrSealed, diskFull(cause))
 	b.log.Error("book sealed", slog.Any("err", cause))
 	close(b.failed)
 }

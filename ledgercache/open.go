@@ -84,6 +84,8 @@ func cacheWitness(mark appliedMark) []journal.Witness {
 func (b *Book) follow(ctx context.Context, mark appliedMark, found meta, clean bool) error {
 	head := b.journal.Head()
 	switch {
+	case b.opts.Suspect:
+		return fmt.Errorf("%w: the disk failed under it", errCacheStale)
 	case found.Format != cacheFormat:
 		return fmt.Errorf("%w: format %d", errCacheStale, found.Format)
 	case !clean && mark.Sequence > 0 && (found.Boot == "" || found.Boot != bootID()):
@@ -119,6 +121,9 @@ func (b *Book) rebuild(ctx context.Context, cause error) error {
 	b.log.Warn("cache rebuilt from the journal", slog.Any("because", cause))
 	if err := b.closeDB(); err != nil {
 		b.log.Warn("cache set aside without closing", slog.Any("err", err))
+	}
+	if err := b.roomToRebuild(); err != nil {
+		return err
 	}
 	if err := setAside(b.cacheDir()); err != nil {
 		return err

@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
+	"time"
 
 	"yupos/ledgercache/journal"
 	"yupos/ledgercache/payment"
@@ -29,12 +31,20 @@ var (
 // or so for each, a machine of 512 MB is far from its end whatever the journal holds.
 const heldTrades = 50_000
 
+// foldWithin is how long opening waits for the journal to be folded; a longer one goes on being folded while pages are
+// served, and until then nothing is held.
+const foldWithin = 3 * time.Second
+
 // reading is the derived state of a book that reads only: Badger is closed, and nothing is written anywhere.
 type reading struct {
+	cause error
+	seen  string             // the journal's directory as it was read, to notice when a person has changed it
+	stop  context.CancelFunc // of the folding
+	ended chan struct{}      // the folding has ended
+
+	mu       sync.RWMutex
 	state    state
-	complete bool   // what is not here does not exist
-	seen     string // the journal's directory as it was read, to notice when a person has changed it
-	cause    error
+	complete bool // what is not here does not exist
 }
 
 // canRead reports whether a book that does not open for this cause is still worth reading.
@@ -51,13 +61,20 @@ func damaged(cause error) bool {
 	return errors.Is(cause, journal.ErrDamaged) || errors.Is(cause, journal.ErrTailLost) || errors.Is(cause, journal.ErrForked)
 }
 
+// diskFull gives a full disk its name, whoever met it.
+func diskFull(cause error) error {
+	if !errors.Is(cause, ErrDiskFull) && (errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT)) {
+		return fmt.Errorf("%w: %w", ErrDiskFull, cause)
+	}
+	return cause
+}
+
 // named puts the name for people before a cause.
 func named(cause error) error {
+	cause = diskFull(cause)
 	switch {
 	case damaged(cause):
 		return fmt.Errorf("%w: %w: %w", ErrReadOnly, ErrDamaged, cause)
-	case errors.Is(cause, syscall.ENOSPC), errors.Is(cause, syscall.EDQUOT):
-		return fmt.Errorf("%w: %w: %w", ErrReadOnly, ErrDiskFull, cause)
 	case errors.Is(cause, ErrDiskFull), errors.Is(cause, ErrDiskFailed):
 		return fmt.Errorf("%w: %w", ErrReadOnly, cause)
 	}
@@ -68,50 +85,79 @@ func named(cause error) error {
 // book must not be read at all.
 func (b *Book) read(ctx context.Context, cause error) error {
 	b.guard.rest()
-	b.reading = &reading{cause: cause, seen: fingerprint(b.journalDir()), complete: true}
-	if err := b.readJournal(ctx); err != nil {
-		if !canRead(ctx, err) {
-			return err
-		}
-		b.reading.complete = false
-		cause = errors.Join(cause, err)
+	r := &reading{cause: cause, seen: fingerprint(b.journalDir()), state: newInMemory(), stop: func() {}, ended: make(chan struct{})}
+	b.reading = r
+	found, err := b.readJournal()
+	if err != nil && !canRead(ctx, err) {
+		return err
 	}
-	b.err = named(cause)
+	b.err = named(errors.Join(cause, err))
 	b.log.Error("book opened read-only", slog.Any("err", b.err))
+	if err != nil || !found {
+		r.complete = err == nil // there never was a book: nothing is all there is
+		close(r.ended)
+		return nil
+	}
+	var folding context.Context
+	folding, r.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go b.foldToRead(folding)
+	late := time.NewTimer(foldWithin)
+	defer late.Stop()
+	select {
+	case <-r.ended:
+	case <-late.C:
+	}
 	return nil
 }
 
-func (b *Book) readJournal(ctx context.Context) error {
-	r := b.reading
-	r.state = newInMemory()
+// readJournal opens the journal to be read, if there is one.
+func (b *Book) readJournal() (found bool, err error) {
 	entries, err := os.ReadDir(b.journalDir())
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
-		return nil // there never was a book: nothing is all there is
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	j, report, err := journal.Open(journal.Options{
 		Dir: b.journalDir(), Mirror: b.opts.Mirror, Key: b.opts.Key, TerminalID: b.opts.TerminalID, Log: b.log, FS: b.opts.FS, ReadOnly: true,
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	b.journal, b.report = j, report
+	return true, nil
+}
+
+// foldToRead folds the journal and then shows all of it at once: half a fold would tell old states as present ones.
+func (b *Book) foldToRead(ctx context.Context) {
+	r, began := b.reading, time.Now()
+	defer close(r.ended)
 	w := newWindow(heldTrades)
-	r.state = w
-	if err := w.foldAll(ctx, j); err != nil {
-		return err
+	if err := w.foldAll(ctx, b.journal); err != nil {
+		b.log.Error("journal not folded into memory", slog.Any("err", err))
+		return
 	}
-	r.complete = !damaged(r.cause) && report.Problem == nil && w.dropped == 0
-	b.log.Info("journal folded into memory", slog.Uint64("records", report.Records), slog.Int("trades_held", len(w.trades)), slog.Int("trades_dropped", w.dropped))
-	return nil
+	r.mu.Lock()
+	r.state, r.complete = w, !damaged(r.cause) && b.report.Problem == nil && w.dropped == 0
+	r.mu.Unlock()
+	b.log.Info("journal folded into memory", slog.Uint64("records", b.report.Records), slog.Int("trades_held", len(w.trades)),
+		slog.Int("trades_dropped", w.dropped), slog.Duration("took", time.Since(began)))
+}
+
+// end stops the folding.
+func (r *reading) end() {
+	r.stop()
+	<-r.ended
 }
 
 // view reads the state in memory. What is not found there is said to be missing only where all is there.
 func (r *reading) view(read func(state) error) error {
-	err := read(r.state)
-	if err != nil && errors.Is(err, ErrNotFound) && !r.complete {
+	r.mu.RLock()
+	state, complete := r.state, r.complete
+	r.mu.RUnlock()
+	err := read(state)
+	if err != nil && errors.Is(err, ErrNotFound) && !complete {
 		return fmt.Errorf("%w: %w", ErrReadOnly, ErrNotHeld)
 	}
 	return err
@@ -129,10 +175,7 @@ func (b *Book) Mended() bool {
 			return false
 		}
 	}
-	switch cause := b.reading.cause; {
-	case errors.Is(cause, ErrDiskFull):
-		return true
-	case errors.Is(b.Err(), ErrDamaged):
+	if errors.Is(b.Err(), ErrDamaged) {
 		return fingerprint(b.journalDir()) != b.reading.seen
 	}
 	return b.probe() == nil

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"yupos/ledgercache/journal"
@@ -281,4 +282,33 @@ func TestAMirrorThatFailsIsJournalledOnceAndSalesGoOn(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 	check(t, s.Err())
+}
+
+func TestWhileTheJournalIsBeingFoldedNothingIsSaidToBeMissing(t *testing.T) {
+	r := &reading{state: newInMemory(), stop: func() {}, ended: make(chan struct{})}
+	b := &Book{reading: r}
+	_, err := b.Trade("A000001")
+	wantErr(t, err, ErrNotHeld)
+	r.mu.Lock()
+	r.complete = true
+	r.mu.Unlock()
+	_, err = b.Trade("A000001")
+	wantErr(t, err, ErrNotFound)
+}
+
+func TestAFullDiskHasItsNameWhoeverMeetsIt(t *testing.T) {
+	for _, c := range []struct {
+		cause, want error
+	}{
+		{fmt.Errorf("write: %w", syscall.ENOSPC), ErrDiskFull},
+		{fmt.Errorf("write: %w", syscall.EDQUOT), ErrDiskFull},
+		{fmt.Errorf("write: %w", syscall.EROFS), ErrDiskFailed},
+		{fmt.Errorf("sync: %w", syscall.EIO), ErrDiskFailed},
+		{fmt.Errorf("open: %w", journal.ErrTailLost), ErrDamaged},
+		{fmt.Errorf("open: %w", journal.ErrForked), ErrDamaged},
+	} {
+		if err := named(c.cause); !errors.Is(err, c.want) || !errors.Is(err, ErrReadOnly) || !errors.Is(err, c.cause) {
+			t.Errorf("%v is named %v", c.cause, err)
+		}
+	}
 }

@@ -289,6 +289,41 @@ func (b *Book) roomToOpen() error {
 	return nil
 }
 
+// roomToRebuild makes room for a second cache beside the one that is set aside. Where there is little, the copy for a person
+// goes first and then the cache itself: it can be made again, the journal never. A cache is smaller than its journal.
+func (b *Book) roomToRebuild() error {
+	if b.guard.idle() {
+		return nil
+	}
+	need := b.guard.last + bytesUnder(b.journalDir())
+	for _, cache := range []string{b.cacheDir() + ".aside", b.cacheDir()} {
+		if s, _ := b.guard.look(); s.Free >= need {
+			return nil
+		}
+		b.log.Warn("cache removed to make room", slog.String("dir", cache))
+		if err := os.RemoveAll(cache); err != nil {
+			return err
+		}
+	}
+	if s, _ := b.guard.look(); s.Free < need {
+		return fmt.Errorf("%w: %d bytes are left, a new cache needs %d", ErrDiskFull, s.Free, need)
+	}
+	return nil
+}
+
+// bytesUnder is the length of all files under a directory.
+func bytesUnder(dir string) (sum uint64) {
+	_ = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			if info, err := d.Info(); err == nil {
+				sum += uint64(info.Size())
+			}
+		}
+		return nil // what cannot be seen is not counted
+	})
+	return sum
+}
+
 // measure looks at the disk, tells the watchers of a change, and seals the book before Badger would fault.
 func (b *Book) measure() {
 	s, changed := b.guard.look()

@@ -230,3 +230,66 @@ func allocated(t *testing.T, path string) int64 {
 
 // first drops whether it was a replay.
 func first(p payment.Payment, _ bool, err error) (payment.Payment, error) { return p, err }
+
+func TestARebuildWithoutRoomRemovesCachesAndNeverTheJournal(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		with, after       int64 // free MB with the caches and without them
+		removed, readOnly bool
+	}{
+		{"enough", 40, 40, false, false},
+		{"enough without the caches", 15, 40, true, false},
+		{"not enough at all", 15, 20, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, _ := newSmallShop(t, 1000)
+			p := s.sell(1)
+			check(t, s.Close())
+			aside := s.cacheDir() + ".aside"
+			check(t, os.MkdirAll(aside, 0o700))
+			check(t, os.WriteFile(filepath.Join(aside, "old"), nil, 0o600))
+			check(t, os.WriteFile(filepath.Join(s.cacheDir(), "MANIFEST"), []byte("garbage"), 0o600))
+			kept := filepath.Join(s.journalDir(), "0000000001.seg.aside-1") // 20 MB of journal: so much may a cache need
+			check(t, os.WriteFile(kept, nil, 0o600))
+			check(t, os.Truncate(kept, 20*mb))
+			before := tree(t, s.journalDir())
+			s.opts.Free = func(string) (uint64, error) {
+				if _, err := os.Stat(filepath.Join(aside, "old")); err == nil {
+					return uint64(c.with) * mb, nil
+				}
+				if raw, _ := os.ReadFile(filepath.Join(s.cacheDir(), "MANIFEST")); string(raw) == "garbage" {
+					return uint64(c.with) * mb, nil
+				}
+				return uint64(c.after) * mb, nil
+			}
+			s.open()
+			if c.readOnly {
+				s.readsOnly(ErrDiskFull)
+			} else {
+				check(t, s.Err())
+			}
+			s.must(s.Trade(p.OutTradeNo))
+			if _, err := os.Stat(filepath.Join(aside, "MANIFEST")); (err != nil) != c.removed {
+				t.Errorf("the damaged cache is kept: %v, want %v", err == nil, !c.removed)
+			}
+			after := tree(t, s.journalDir())
+			for path := range before {
+				if _, ok := after[path]; !ok {
+					t.Errorf("%s was removed", path)
+				}
+			}
+		})
+	}
+}
+
+func TestASuspectCacheIsMadeAnew(t *testing.T) {
+	s := newShop(t)
+	p := s.sell(1)
+	check(t, s.Close())
+	s.opts.Suspect = true
+	s.open()
+	if _, err := os.Stat(s.cacheDir() + ".aside"); err != nil {
+		t.Errorf("the old cache was believed: %v", err)
+	}
+	s.must(s.Trade(p.OutTradeNo))
+}
