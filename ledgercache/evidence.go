@@ -103,8 +103,10 @@ func terminalExposure(s state) (payment.Exposure, error) {
 	err = s.scan(prefixUpload, nil, false, func(k, _ []byte) (bool, error) {
 		var p payment.Payment
 		err := get(s, key(prefixTrade, k[len(prefixUpload):]), &p)
-		e.OldestAt = p.AcceptedAt
-		return false, err
+		if e.OldestAt.IsZero() || p.AcceptedAt.Before(e.OldestAt) { // the trade that was opened first may be accepted last
+			e.OldestAt = p.AcceptedAt
+		}
+		return true, err
 	})
 	return e, err
 }

@@ -99,6 +99,7 @@ func (t *tx) shift(shiftID string) (s Shift, err error) {
 	return s, get(t.state, key(prefixShift, shift), &s)
 }
 
+// lastShiftNumber looks at all shifts, a few a day: after the clock was set back the newest number is not the last key.
 func (t *tx) lastShiftNumber() (uint64, error) {
 	var last uint64
 	err := t.state.scan(prefixShift, nil, true, func(_, value []byte) (bool, error) {
@@ -106,8 +107,8 @@ func (t *tx) lastShiftNumber() (uint64, error) {
 		if err := decMode.Unmarshal(value, &s); err != nil {
 			return false, err
 		}
-		last = s.Number
-		return false, nil
+		last = max(last, s.Number)
+		return true, nil
 	})
 	return last, err
 }

@@ -12,28 +12,61 @@ import (
 // dump is every key and value of a state, but for the marks that only the cache on disk has.
 func dump(t *testing.T, s state) map[string]string {
 	t.Helper()
+	all, err := contents(s)
+	check(t, err)
+	return all
+}
+
+func contents(s state) (map[string]string, error) {
 	all := map[string]string{}
-	check(t, s.scan(nil, nil, false, func(k, v []byte) (bool, error) {
+	return all, s.scan(nil, nil, false, func(k, v []byte) (bool, error) {
 		if !bytes.Equal(k, keyApplied) && !bytes.Equal(k, keyMeta) {
 			all[string(k)] = string(v)
 		}
 		return true, nil
-	}))
-	return all
+	})
 }
 
 // folded is the state that the journal alone gives.
 func folded(t *testing.T, b *Book) state {
 	t.Helper()
+	s, err := foldedState(b)
+	check(t, err)
+	return s
+}
+
+func foldedState(b *Book) (state, error) {
 	s := newInMemory()
-	check(t, b.journal.Read(1, func(_ uint64, _ journal.Head, raw []byte) error {
+	return s, b.journal.Read(1, func(_ uint64, _ journal.Head, raw []byte) error {
 		r, err := decodeRecord(raw)
 		if err == nil {
 			_, err = fold(s, r)
 		}
 		return err
-	}))
-	return s
+	})
+}
+
+// equalStates names a key that one of two states has otherwise.
+func equalStates(want, have state) error {
+	w, err := contents(want)
+	if err != nil {
+		return err
+	}
+	h, err := contents(have)
+	if err != nil {
+		return err
+	}
+	for k, v := range w {
+		if got, ok := h[k]; !ok || got != v {
+			return fmt.Errorf("key %q: %x, want %x", k, got, v)
+		}
+	}
+	for k := range h {
+		if _, ok := w[k]; !ok {
+			return fmt.Errorf("key %q should not be there", k)
+		}
+	}
+	return nil
 }
 
 func sameState(t *testing.T, want, have map[string]string) {
