@@ -27,6 +27,7 @@ import (
 
 	"yupos/ledgercache/journal"
 	"yupos/ledgercache/payment"
+	"yupos/ledgercache/trust"
 )
 
 // Errors of the book. A refusal of a step is one of these or one of package payment's.
@@ -78,6 +79,8 @@ type Options struct {
 	// seals itself. A quarter of it is kept as ballast. 0 = the disk is not watched.
 	Reserve int64
 	Free    func(dir string) (uint64, error) // free bytes of the disk; nil = statfs
+
+	Pins trust.Pins // whom the terminal believes since its enrolment; key sets of the ledger come on top
 
 	// Offline acceptance. Limits are the configuration's, the zero Limits product.md's; the ledger's policy wins where it is
 	// stricter. Sign makes the ACCEPT evidence, body and signature, with the terminal's key; nil accepts nothing offline.

@@ -46,6 +46,8 @@ func fold(s state, r record) ([]Change, error) {
 			return nil, err
 		}
 		return nil, putNews(s, n.Sequence)
+	case recLearned:
+		return foldLearned(s, r)
 	case recAlarm:
 		return foldAlarm(s, r)
 	}

@@ -14,16 +14,20 @@ import (
 // This file alone spells a key. One letter says what a key leads to; numbers that are ULIDs stand as 16 bytes, so that
 // keys sort by time.
 var (
-	keyApplied  = []byte("a") // journal.Head as appliedMark
-	keyMeta     = []byte("i") // how the last process left the cache
-	keyCounter  = []byte("c") // trade that has the scanner or the display
-	keyShift    = []byte("h") // open shift
-	keyCursor   = []byte("u") // how far the ledger holds the journal's head
-	keyNews     = []byte("x") // last push of the ledger that was applied
-	keyExposure = []byte("g") // what the terminal has accepted offline and the ledger has not judged → payment.Exposure
-	keyDigits   = []byte("y") // times of the tries of typed digits that did not match, since the ledger was reached
-	keyPolicy   = []byte("P") // the policy in force → Policy
-	keyDenyList = []byte("D") // the deny list in force → DenyList
+	keyApplied    = []byte("a") // journal.Head as appliedMark
+	keyMeta       = []byte("i") // how the last process left the cache
+	keyCounter    = []byte("c") // trade that has the scanner or the display
+	keyShift      = []byte("h") // open shift
+	keyCursor     = []byte("u") // how far the ledger holds the journal's head
+	keyNews       = []byte("x") // last push of the ledger that was applied
+	keyExposure   = []byte("g") // what the terminal has accepted offline and the ledger has not judged → payment.Exposure
+	keyDigits     = []byte("y") // times of the tries of typed digits that did not match, since the ledger was reached
+	keyPolicy     = []byte("P") // the policy in force → Policy
+	keyDenyList   = []byte("N") // the deny list in force → DenyList
+	keyPins       = []byte("I") // the ledger's key set → trust.Pins
+	keyFees       = []byte("F") // → Fees
+	keyOperators  = []byte("O") // → []trust.Operator
+	keySignedHead = []byte("T") // → Cursor
 
 	prefixTrade       = []byte("p") // + trade → payment.Payment
 	prefixOutTrade    = []byte("n") // + out_trade_no → trade
@@ -33,7 +37,8 @@ var (
 	prefixCertUsed    = []byte("e") // + wallet public key → payment.Exposure: all that was ever accepted under it
 	prefixWalletOpen  = []byte("f") // + wallet public key → payment.Exposure: what the ledger has not judged
 	prefixUpload      = []byte("v") // + trade: accepted offline, not judged
-	prefixDenied      = []byte("B") // + wallet token: may not pay offline
+	prefixDenied      = []byte("B") // + first byte of a wallet's token → the tokens with it that may not pay offline
+	prefixMark        = []byte("M") // + topic of signed news → trust.Mark
 	prefixDay         = []byte("d") // + day + trade → row
 	prefixAmount      = []byte("A") // + total, 4 bytes + trade
 	prefixState       = []byte("S") // + code of a final state that is not SUCCESS + trade

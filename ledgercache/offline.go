@@ -60,6 +60,9 @@ type Policy struct {
 	IssuedAt time.Time      `cbor:"2,keyasint"`
 	Until    time.Time      `cbor:"3,keyasint"`
 	Limits   payment.Limits `cbor:"4,keyasint"`
+	// How old a code may be and how far ahead of the clock, in seconds.
+	CodeSeconds int `cbor:"5,keyasint"`
+	SkewSeconds int `cbor:"6,keyasint"`
 }
 
 // DenyList is the head of the list of wallets that may not pay offline, as the book holds it.
@@ -68,7 +71,7 @@ type DenyList struct {
 	IssuedAt time.Time `cbor:"2,keyasint"`
 	Until    time.Time `cbor:"3,keyasint"`
 	Count    int       `cbor:"4,keyasint"`
-	Hash     []byte    `cbor:"5,keyasint"` // SHA-256 of the whole list
+	Hash     string    `cbor:"5,keyasint"` // SHA-256 of the whole list, hex
 }
 
 // Policy is the policy in force, the zero Policy before the ledger has sent one.
@@ -240,7 +243,7 @@ func (t *tx) readCase(k *payment.Case, p payment.Payment, c Signed) (err error) 
 			return err
 		}
 	}
-	if k.Blocked, err = present(t.state, key(prefixDenied, c.Token)); err != nil {
+	if k.Blocked, err = denied(t.state, c.Token); err != nil {
 		return err
 	}
 	if k.CertUsed, err = exposureAt(t.state, key(prefixCertUsed, c.Wallet)); err != nil {

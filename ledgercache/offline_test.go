@@ -94,7 +94,7 @@ func TestAnOfflineRefusalIsNamedAndSpendsNothing(t *testing.T) {
 		"counter used":  {func(s *shop) { s.offline(9, 1, s.signedBy(1, 5)) }, func(c *Signed) { c.Counter = 5; c.Text = "other" }, goodClock, 1, payment.ReasonCodeReplayed},
 		"lower counter": {func(s *shop) { s.offline(9, 1, s.signedBy(1, 5)) }, func(c *Signed) { c.Counter = 4 }, goodClock, 1, payment.ReasonCodeReplayed},
 		"wallet denied": {func(s *shop) {
-			s.rule(func(t *tx) error { return t.state.set(key(prefixDenied, []byte{1, 0, 0, 0, 0, 0, 0, 0}), nil) })
+			s.rule(func(t *tx) error { return t.state.set(key(prefixDenied, []byte{1}), []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
 		}, nil, goodClock, 1, payment.ReasonWalletBlocked},
 		"over the code":        {nil, func(c *Signed) { c.MostFen = 99 }, goodClock, 100, payment.ReasonOverCodeLimit},
 		"over the cert":        {nil, func(c *Signed) { c.CertPaymentFen = 99 }, goodClock, 100, payment.ReasonOverCertLimit},

@@ -30,6 +30,9 @@ const cacheFormat = 2
 // rebuildGroup is how many records one transaction of a rebuild folds.
 const rebuildGroup = 64
 
+// largeRecord is the length from which a record gets a transaction of its own.
+const largeRecord = 8 << 10
+
 // errCacheStale says that the cache cannot be brought up to the journal record by record.
 var errCacheStale = errors.New("ledgercache: cache does not follow the journal")
 
@@ -179,13 +182,19 @@ func (b *Book) foldFrom(ctx context.Context, from uint64) error {
 		if err != nil {
 			return fmt.Errorf("sequence %d: %w", seq, err)
 		}
+		large := len(raw) > largeRecord // journalled alone in its batch
+		if large {
+			if err := f.flush(head.Sequence); err != nil {
+				return err
+			}
+		}
 		if _, err := fold(onDisk{f.txn}, r); err != nil {
 			return fmt.Errorf("sequence %d: %w", seq, err)
 		}
 		f.pending++
 		f.folded++
 		f.head, f.at = h, max(f.at, r.At)
-		if seq == h.Sequence && f.pending >= rebuildGroup {
+		if seq == h.Sequence && (large || f.pending >= rebuildGroup) {
 			return f.flush(head.Sequence)
 		}
 		return nil

@@ -174,7 +174,7 @@ func TestASecondProcessOnTheSameDirectoryIsToldWhoHasIt(t *testing.T) {
 		}
 	}
 	for path, content := range tree(t, s.opts.Dir) {
-		if before[path] != content {
+		if before[path] != content && filepath.Base(path) != "HEAD" { // the first process marks its own head when it is idle
 			t.Errorf("%s was changed", path)
 		}
 	}

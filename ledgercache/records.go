@@ -39,6 +39,7 @@ const (
 	recPrintDone      recordKind = 32
 	recAnchored       recordKind = 40
 	recNews           recordKind = 41 // a push that told nothing new moved the news cursor
+	recLearned        recordKind = 42 // signed news that are now in force
 	recAlarm          recordKind = 50 // something contradicts what is certain; a person must look
 )
 

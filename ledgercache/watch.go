@@ -12,6 +12,7 @@ const (
 	ChangeDay    ChangeKind = "day" // a Z was made
 	ChangeCursor ChangeKind = "cursor"
 	ChangeAlarm  ChangeKind = "alarm"
+	ChangeNews   ChangeKind = "news"  // signed news are in force
 	ChangeSpace  ChangeKind = "space" // of the disk
 )
 

@@ -12,6 +12,7 @@ import (
 // step is one decision waiting for the writer. decide reads the state as all steps before it left it, and emits records.
 type step struct {
 	decide func(*tx) error
+	alone  bool // it may fill a transaction: it shares its group with nobody
 	err    error
 	done   chan struct{}
 }
@@ -30,10 +31,18 @@ type tx struct {
 // do hands a step to the writer and waits for its end. A step that was handed over is carried out even if ctx ends, and
 // do waits for it: an answer that says "not done" must be true.
 func (b *Book) do(ctx context.Context, decide func(*tx) error) error {
+	return b.hand(ctx, &step{decide: decide, done: make(chan struct{})})
+}
+
+// doAlone is do for a step that may write much.
+func (b *Book) doAlone(ctx context.Context, decide func(*tx) error) error {
+	return b.hand(ctx, &step{decide: decide, alone: true, done: make(chan struct{})})
+}
+
+func (b *Book) hand(ctx context.Context, s *step) error {
 	if err := b.Err(); err != nil {
 		return err
 	}
-	s := &step{decide: decide, done: make(chan struct{})}
 	select {
 	case b.steps <- s:
 	case <-b.closing:
@@ -51,25 +60,32 @@ func (b *Book) write() {
 	for {
 		select {
 		case s := <-b.steps:
-			b.group(b.waiting(s))
+			group, next := b.waiting(s)
+			b.group(group)
+			if next != nil {
+				b.group([]*step{next})
+			}
 		case <-b.closing:
 			return
 		}
 	}
 }
 
-// waiting collects the steps that are ready now, at most maxGroup.
-func (b *Book) waiting(first *step) []*step {
-	group := []*step{first}
-	for len(group) < maxGroup {
+// waiting collects the steps that are ready now, at most maxGroup. A step that must be alone ends the group and is next.
+func (b *Book) waiting(first *step) (group []*step, next *step) {
+	group = []*step{first}
+	for len(group) < maxGroup && !first.alone {
 		select {
 		case s := <-b.steps:
+			if s.alone {
+				return group, s
+			}
 			group = append(group, s)
 		default:
-			return group
+			return group, nil
 		}
 	}
-	return group
+	return group, nil
 }
 
 // group carries out steps as one: decide each, journal all records with one sync, apply them in one transaction, answer.

@@ -34,8 +34,9 @@ const (
 // Topics are all of them.
 var Topics = []Topic{Keys, Rules, Deny, Time, Head, Fees, Operators}
 
-// MaxPayload bounds the payload of an envelope, in bytes.
-const MaxPayload = 4 << 20
+// MaxPayload bounds the payload of an envelope, in bytes: some 30,000 tokens of a deny list, which
+// is what one transaction of the terminal's cache takes.
+const MaxPayload = 600 << 10
 
 // Errors of an envelope.
 var (
