@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -27,9 +28,9 @@ var (
 	ErrNotHeld = errors.New("ledgercache: not in the part of the book that is held")
 )
 
-// heldTrades is how many trades a book that reads only keeps in memory, the newest ones and all that are open: with 1 kB
-// or so for each, a machine of 512 MB is far from its end whatever the journal holds.
-const heldTrades = 50_000
+// heldTrades is how many trades a book that reads only keeps in memory, the newest ones and all that are open: with under 2 kB
+// for each (DESIGN.md), 40 MB, a machine of 512 MB is far from its end whatever the journal holds.
+const heldTrades = 20_000
 
 // foldWithin is how long opening waits for the journal to be folded; a longer one goes on being folded while pages are
 // served, and until then nothing is held.
@@ -234,7 +235,7 @@ func (w *window) set(k, v []byte) error {
 	if bytes.HasPrefix(k, prefixSpent) {
 		return nil
 	}
-	if w.current != "" && ofTrade(k) {
+	if w.current != "" && ofTrade(k, w.current) {
 		if _, known := w.get(k); errors.Is(known, ErrNotFound) {
 			w.trades[w.current] = append(w.trades[w.current], string(k))
 		}
@@ -242,11 +243,13 @@ func (w *window) set(k, v []byte) error {
 	return w.inMemory.set(k, v)
 }
 
-// ofTrade reports whether a key stands for one trade, refund or print job.
-func ofTrade(k []byte) bool {
-	for _, p := range [][]byte{
-		prefixTrade, prefixOutTrade, prefixDay, prefixAmount, prefixState, prefixRefund, prefixOutRefund, prefixTradeRefund, prefixPrint,
-	} {
+// ofTrade reports whether a key leads to one trade, or to a refund or print job of it, and to nothing else: an index ends
+// with the trade that it leads to.
+func ofTrade(k []byte, trade string) bool {
+	if strings.HasSuffix(string(k), trade) {
+		return true
+	}
+	for _, p := range [][]byte{prefixOutTrade, prefixRefund, prefixOutRefund, prefixTradeRefund, prefixPrint, prefixOpenPrint} {
 		if bytes.HasPrefix(k, p) {
 			return true
 		}
@@ -314,27 +317,29 @@ func (w *window) fold(r record) error {
 		w.order = append(w.order, trade)
 	}
 	for len(w.order) > w.limit {
-		w.drop(w.order[0])
+		if err := w.drop(w.order[0]); err != nil {
+			return err
+		}
 		w.order = w.order[1:]
 	}
 	return nil
 }
 
-// drop lets go of a trade that has ended and to which nothing happens any more.
-func (w *window) drop(trade string) {
-	if w.late[trade] {
-		return
+// drop lets go of a trade for which there is nothing left to do, and to which nothing happens any more.
+func (w *window) drop(trade string) error {
+	var p payment.Payment
+	if err := get(w, key(prefixTrade, []byte(trade)), &p); err != nil {
+		return err
 	}
-	for _, open := range [][]byte{prefixOpenTrade, prefixUpload} {
-		if _, err := w.get(key(open, []byte(trade))); err == nil {
-			return
-		}
+	if p.Open() || p.RefundingFen > 0 || w.late[trade] {
+		return nil
 	}
 	for _, k := range w.trades[trade] {
-		w.inMemory.tree.Delete(k)
+		w.tree.Delete(k)
 	}
 	delete(w.trades, trade)
 	w.dropped++
+	return nil
 }
 
 // tradeOf is the trade that a record tells of, "" if it tells of none.

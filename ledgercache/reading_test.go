@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"yupos/ledgercache/journal"
 	"yupos/ledgercache/payment"
@@ -198,10 +201,15 @@ func TestAWindowHoldsTheNewestAndTheOpenTradesAndEveryTotal(t *testing.T) {
 	check(t, err)
 	_, err = s.AnswerRefund(ctx, payment.RefundAnswered{RefundNo: f.RefundNo, State: payment.RefundSuccess, RefundFen: 50, At: s.clock()})
 	check(t, err)
+	asked, _, err := s.OpenRefund(ctx, NewRefund{OutRefundNo: "R2", TradeNo: sold[1].TradeNo, RefundFen: 50, BodyHash: []byte{1}})
+	check(t, err)
 	w, whole := newWindow(10), newWindow(1000)
 	check(t, w.foldAll(ctx, s.journal))
 	check(t, whole.foldAll(ctx, s.journal))
-	if w.dropped != 19 || whole.dropped != 0 {
+	if f, err := (&tx{state: w}).byRefundNo(asked.RefundNo); err != nil || f.State != payment.RefundProcessing {
+		t.Errorf("an open refund: %+v %v", f, err)
+	}
+	if w.dropped != 18 || whole.dropped != 0 {
 		t.Errorf("dropped %d of 31 trades, and %d where all had room", w.dropped, whole.dropped)
 	}
 	all, have := dump(t, folded(t, s.Book)), dump(t, w)
@@ -220,8 +228,15 @@ func TestAWindowHoldsTheNewestAndTheOpenTradesAndEveryTotal(t *testing.T) {
 	}
 	for i, p := range append([]payment.Payment{open}, sold...) {
 		held, err := (&tx{state: w}).byTradeNo(p.TradeNo)
-		if want := i <= 1 || i > 20; (err == nil) != want || want && held.TradeNo != p.TradeNo {
+		if want := i <= 2 || i > 20; (err == nil) != want || want && held.TradeNo != p.TradeNo {
 			t.Errorf("trade %d: held %v, want %v: %v", i, err == nil, want, err)
+		}
+		raw, err := id(p.TradeNo)
+		check(t, err)
+		for k, v := range have {
+			if !(i <= 2 || i > 20) && (strings.Contains(k, string(raw)) || v == string(raw)) {
+				t.Errorf("key %x leads to a trade that was dropped", k)
+			}
 		}
 	}
 	if n := w.tree.Len(); n >= whole.tree.Len() {
@@ -309,6 +324,64 @@ func TestAFullDiskHasItsNameWhoeverMeetsIt(t *testing.T) {
 	} {
 		if err := named(c.cause); !errors.Is(err, c.want) || !errors.Is(err, ErrReadOnly) || !errors.Is(err, c.cause) {
 			t.Errorf("%v is named %v", c.cause, err)
+		}
+	}
+}
+
+// BenchmarkReadOnlyState tells what a book that reads only takes: heap for each trade held, and time to fold it.
+func BenchmarkReadOnlyState(b *testing.B) {
+	o := Options{Dir: b.TempDir(), TerminalID: "10000001", ShiftAutoOpen: true, AutoPrint: true}
+	book, err := Open(ctx, o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	const trades = 10_000
+	var group sync.WaitGroup
+	for w := range 50 {
+		group.Go(func() {
+			for i := w; i < trades; i += 50 {
+				p, _, err := book.OpenTrade(ctx, New{OutTradeNo: fmt.Sprint("A", i), Mode: payment.ByCode, TotalFen: 1250,
+					Code: &Code{Text: fmt.Sprintf("86%016d", i), ScannedAt: time.Now()}})
+				if err == nil {
+					_, err = book.Answer(ctx, payment.Answered{TradeNo: p.TradeNo, To: payment.OpPay, State: payment.Success, TotalFen: 1250,
+						PaidFen: 1250, FeeFen: 5, PaidAt: time.Now(), LedgerNo: "01KASF3NAZ0123456789ABCDEF"})
+				}
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	if err := book.Close(); err != nil {
+		b.Fatal(err)
+	}
+	o.ReadOnly = ErrDiskFailed
+	for b.Loop() {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		book, err := Open(ctx, o)
+		if err != nil {
+			b.Fatal(err)
+		}
+		<-book.reading.ended
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/trades, "B/trade")
+		if err := book.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/trades, "µs/trade")
+}
+
+func BenchmarkMeasuringTheDisk(b *testing.B) {
+	dir := b.TempDir()
+	for b.Loop() {
+		if _, err := freeBytes(dir); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
