@@ -12,6 +12,7 @@ import (
 
 	"yupos/daemon/auth"
 	"yupos/daemon/till"
+	"yupos/devices/paycode"
 	"yupos/ledgercache"
 	"yupos/ledgercache/money"
 )
@@ -100,9 +101,11 @@ var verdicts = []verdict{
 	{errNotAvailable, 501, "NOT_AVAILABLE", "本版本尚未提供此功能", "Not available in this version", false},
 	{errNoRoute, 404, "NOT_FOUND", "没有这个地址", "There is nothing at this address", false},
 	{errMethod, 405, "METHOD_NOT_ALLOWED", "此地址不支持该方法", "The address does not take this method", false},
+	{paycode.ErrNothingRead, 422, "NOTHING_READ", "图片中没有可读的码，请对准后再拍", "No code can be read in the picture; take another", true},
+	{paycode.ErrPicture, 400, "BAD_PICTURE", "不是可读的图片：须为 PNG、JPEG、GIF 或 BMP，至多 4 MiB、1920×1088 像素", "Not a picture that is read here: PNG, JPEG, GIF or BMP, at most 4 MiB and 1920 by 1088 pixels", false},
 	{errHost, 421, "HOST_NOT_ALLOWED", "不允许的主机名", "This host name is not served here", false},
 	{errCrossOrigin, 403, "CROSS_ORIGIN", "拒绝跨站请求", "Cross-origin requests are refused", false},
-	{errTooLarge, 413, "BODY_TOO_LARGE", "请求体超过 64 KiB", "The body is larger than 64 KiB", false},
+	{errTooLarge, 413, "BODY_TOO_LARGE", "请求体超过 64 KiB（图片 4 MiB）", "The body is larger than 64 KiB (a picture: 4 MiB)", false},
 	{errSlowBody, 408, "BODY_NOT_RECEIVED", "请求体未完整送达，未做任何处理", "The body did not arrive; nothing was done", true},
 	{errNoCode, 404, "NO_CODE", "当前没有动态码", "No code is shown now", false},
 	{errNotReady, 503, "NOT_READY", "尚未就绪，请稍候；若持续，请联系客服", "Not ready yet; if it lasts, call support", true},

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+
+	"yupos/daemon/auth"
 )
 
 // The limits of one request.
@@ -41,7 +43,15 @@ func (s *Server) outer(inner http.Handler) http.Handler {
 			s.fail(w, r, errHost)
 			return
 		}
-		if err := takeBody(w, r); err != nil {
+		limit := int64(maxBody)
+		if r.URL.Path == codesPath {
+			if _, err := s.caller(r, auth.Pay); err != nil { // before a stranger may fill memory
+				s.fail(w, r, err)
+				return
+			}
+			limit = maxFrame + frameRoom
+		}
+		if err := takeBody(w, r, limit); err != nil {
 			s.fail(w, r, err)
 			return
 		}
@@ -104,11 +114,11 @@ func (w *notedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // takeBody reads the whole body within its limits and then lifts the read deadline: a deadline that passes while a
 // request waits for its result would cut the connection.
-func takeBody(w http.ResponseWriter, r *http.Request) error {
+func takeBody(w http.ResponseWriter, r *http.Request, limit int64) error {
 	deadline := http.NewResponseController(w)
 	if r.Body != nil && r.Body != http.NoBody {
 		_ = deadline.SetReadDeadline(time.Now().Add(bodyTimeout)) // unsupported by test recorders only
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 		var tooLarge *http.MaxBytesError
 		var timeout net.Error
 		switch {

@@ -2,9 +2,10 @@
 //
 // Guarantees: nothing is decided here: every request becomes one call of the till, whose step is durable before the answer
 // leaves. Who acts is the caller of the token (or of the page's session), never a field of the request. A request whose
-// Host is not this machine's, that comes from another origin, that is larger than 64 KiB or names an unknown field is
-// refused in words before anything is recorded. No page asks for an address outside the machine. errors.go is the only
-// map from errors to HTTP. A time-out is never a failure: a trade that has not ended is answered as it is, with 202.
+// Host is not this machine's, that comes from another origin, that is larger than 64 KiB (a picture: 4 MiB) or names an
+// unknown field is refused in words before anything is recorded. No page asks for an address outside the machine. errors.go
+// is the only map from errors to HTTP. A time-out is never a failure: a trade that has not ended is answered as it is,
+// with 202.
 //
 // The pages' session: GET / from this machine itself sets a cookie (HttpOnly, SameSite=Strict) that has the rights of a
 // cashier and no more. Whoever can open the page could press its keys; a refund needs a manager's token, which the page
@@ -50,6 +51,7 @@ type Server struct {
 	sessions sessions
 	hub      *hub
 	counts   *counts
+	decoding chan struct{} // holds one while a picture is read
 	started  time.Time
 }
 
@@ -70,13 +72,14 @@ func New(o Options) (*Server, error) {
 	if o.PageCaller == "" {
 		o.PageCaller = "register"
 	}
-	s := &Server{o: o, till: o.Till, log: o.Log, mux: http.NewServeMux(), counts: newCounts(), started: o.Now()}
+	s := &Server{o: o, till: o.Till, log: o.Log, mux: http.NewServeMux(), counts: newCounts(), started: o.Now(), decoding: make(chan struct{}, 1)}
 	s.hub = newHub(s)
 	s.api = humago.New(s.mux, apiConfig(o.Version))
 	s.api.UseMiddleware(s.authorize)
 	s.addTrades()
 	s.addRefunds()
 	s.addTerminal()
+	s.addCodes()
 	s.addLater()
 	s.addEvents()
 	s.addPages()
