@@ -57,8 +57,9 @@ type Rejected struct {
 	Foreign string `cbor:"3,keyasint,omitempty"` // with FOREIGN_CODE: the kind of code
 }
 
-// Asked records, before it leaves, a message to the ledger. It changes no state, but the first OpReverse starts the
-// reversal: NOTPAY by order, UNKNOWN, USERPAYING → UNKNOWN.
+// Asked records, before it leaves, a message to the ledger. NOTPAY by order, UNKNOWN, USERPAYING, ACCEPTED_OFFLINE (upload) and
+// SUCCESS by evidence (query) stay as they are, but the first OpReverse starts the reversal: NOTPAY by order, UNKNOWN,
+// USERPAYING → UNKNOWN.
 type Asked struct {
 	TradeNo string `cbor:"1,keyasint"`
 	Op      Op     `cbor:"2,keyasint"`
@@ -66,7 +67,9 @@ type Asked struct {
 }
 
 // Answered is what the ledger holds true: NOTPAY by order, UNKNOWN, USERPAYING → SUCCESS, USERPAYING, PAYERROR, CLOSED,
-// REVOKED; UNKNOWN → NOTPAY where a counter's code was declined. To is the operation answered; a push has none.
+// REVOKED; UNKNOWN, USERPAYING → NOTPAY where a counter's code was declined; UNKNOWN being reversed → UNKNOWN when it is told
+// SUCCESS, until the reversal itself is answered; ACCEPTED_OFFLINE → SUCCESS, BOUNCED, REVOKED (withdrawn); SUCCESS by evidence
+// → SUCCESS, confirmed. To is the operation answered; a push has none.
 type Answered struct {
 	TradeNo     string    `cbor:"1,keyasint"`
 	To          Op        `cbor:"2,keyasint,omitempty"`
@@ -311,6 +314,9 @@ func answer(p Payment, e Answered, at time.Time) (Payment, error) {
 		return judged(p, e, at)
 	}
 	if p.State.Final() {
+		if contradicts(p, e) {
+			return p, fmt.Errorf("%w: ledger says %s, %d fen paid of %d, fee %d, of a trade that is %s", ErrImpossible, e.State, e.PaidFen, e.TotalFen, e.FeeFen, p.State)
+		}
 		if e.State == p.State || e.State == NotFound || e.State == PayError && e.Attempt < p.Attempt || supersededBy(p.State, e.State) {
 			return p, ErrReplay
 		}
@@ -338,6 +344,16 @@ func answer(p Payment, e Answered, at time.Time) (Payment, error) {
 	return p, fmt.Errorf("%w: state %q", ErrImpossible, string(e.State))
 }
 
+// contradicts reports whether a word that looks like a repetition is none: another amount of what was paid, or money taken for
+// what was withdrawn.
+func contradicts(p Payment, e Answered) bool {
+	if e.State != Success {
+		return false
+	}
+	same := e.TotalFen == p.TotalFen && e.PaidFen == p.PaidFen && e.DiscountFen == p.DiscountFen && e.FeeFen == p.FeeFen
+	return p.Withdrawn || p.State == Success && e.TotalFen > 0 && !same
+}
+
 // supersededBy reports whether an older true word of the ledger may still arrive after a final one: a trade that ended
 // REVOKED was SUCCESS before, one that ended CLOSED was NOTPAY, and each may have been USERPAYING.
 func supersededBy(final, older State) bool {
@@ -357,12 +373,12 @@ func paid(p Payment, e Answered) (Payment, error) {
 	if err != nil || e.TotalFen != p.TotalFen || sum != p.TotalFen || e.PaidFen < 0 || e.DiscountFen < 0 || e.FeeFen < 0 || e.PaidAt.IsZero() {
 		return p, fmt.Errorf("%w: paid %d + %d of %d fen", ErrImpossible, e.PaidFen, e.DiscountFen, p.TotalFen)
 	}
-	known := p.Settled
+	was := p
 	p.Settled, p.PaidFen, p.DiscountFen, p.FeeFen, p.LedgerNo = true, e.PaidFen, e.DiscountFen, e.FeeFen, e.LedgerNo
 	if p.Reversing && e.To != OpReverse {
 		// Paid after all, but its reversal is under way: only the reversal's own answer ends it.
-		if known {
-			return p, ErrReplay
+		if was.Settled {
+			return was, ErrReplay
 		}
 		return p, nil
 	}

@@ -1,0 +1,190 @@
+package ledgercache
+
+import (
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"yupos/ledgercache/payment"
+)
+
+// benchBook is a book for a benchmark, whose clock moves with each sale.
+func benchBook(b *testing.B) *shop {
+	s := &shop{now: time.Date(2026, 11, 22, 22, 0, 0, 0, time.UTC)}
+	s.opts = Options{Dir: b.TempDir(), Key: [32]byte{1, 2, 3}, TerminalID: "10000001", ShiftAutoOpen: true, AutoPrint: true, Now: s.clock}
+	book, err := Open(ctx, s.opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.Book = book
+	b.Cleanup(func() { s.Close() })
+	return s
+}
+
+func must(b *testing.B, err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// sale is an online sale from the scan to the paper, as the journal has it.
+func (s *shop) sale(b *testing.B, n int) payment.Payment {
+	new := s.online(n)
+	new.OutTradeNo, new.Subject, new.BodyHash = fmt.Sprintf("20261123%010d", n), "可口可乐 330ml", make([]byte, 32)
+	for i := range new.BodyHash {
+		new.BodyHash[i] = byte(n * (i + 7) >> (i % 5)) // as random as a hash to what compresses
+	}
+	p, _, err := s.OpenTrade(ctx, new)
+	must(b, err)
+	a := s.paid(p)
+	a.LedgerNo = NewTradeNo(s.clock())
+	p, err = s.Answer(ctx, a)
+	must(b, err)
+	jobs, err := s.OpenPrints()
+	must(b, err)
+	for _, j := range jobs {
+		_, err := s.RecordPrintSent(ctx, j.ID)
+		must(b, err)
+		_, err = s.FinishPrint(ctx, j.ID, PrintPrinted)
+		must(b, err)
+	}
+	s.pass(7 * time.Second)
+	return p
+}
+
+// A day of 5,000 sales read whole: every trade decoded (limit 25 ms), or the first page, or a search that finds nothing.
+func BenchmarkDayOf5000(b *testing.B) {
+	s := benchBook(b)
+	for n := range 5000 {
+		s.sale(b, n)
+	}
+	b.Run("every trade", func(b *testing.B) {
+		for b.Loop() {
+			n := 0
+			must(b, s.TradesOfDay("2026-11-23", func(payment.Payment) error { n++; return nil }))
+			if n != 5000 {
+				b.Fatal(n)
+			}
+		}
+	})
+	b.Run("page of 50", func(b *testing.B) {
+		for b.Loop() {
+			if list, _, err := s.Trades(Query{Date: "2026-11-23"}); err != nil || len(list) != 50 {
+				b.Fatal(len(list), err)
+			}
+		}
+	})
+	b.Run("search", func(b *testing.B) {
+		for b.Loop() {
+			if list, _, err := s.Trades(Query{Date: "2026-11-23", OperatorID: "nobody"}); err != nil || len(list) != 0 {
+				b.Fatal(len(list), err)
+			}
+		}
+	})
+	b.Run("figures", func(b *testing.B) {
+		for b.Loop() {
+			if d, err := s.Day("2026-11-23"); err != nil || d.Count != 5000 {
+				b.Fatal(d, err)
+			}
+		}
+	})
+	b.Run("check of the books", func(b *testing.B) {
+		for b.Loop() {
+			if c, err := s.CheckBooks(ctx); err != nil || c.Trades != 5000 || len(c.Wrong) > 0 {
+				b.Fatal(c, err)
+			}
+		}
+	})
+}
+
+// Bytes on disk for one online payment with its paper (limit 1,200, journal and cache together).
+func BenchmarkBytesPerPayment(b *testing.B) {
+	const count = 20000
+	for b.Loop() {
+		s := benchBook(b)
+		for n := range count {
+			s.sale(b, n)
+		}
+		must(b, s.db.Flatten(2))
+		must(b, s.Close())
+		journal, cache := size(b, s.journalDir(), ""), size(b, s.cacheDir(), ".sst")
+		b.ReportMetric(float64(journal)/count, "journal-B/payment")
+		b.ReportMetric(float64(cache)/count, "cache-B/payment")
+		b.ReportMetric(float64(journal+cache)/count, "B/payment")
+	}
+}
+
+func size(b *testing.B, dir, ext string) (sum int64) {
+	must(b, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || ext != "" && filepath.Ext(path) != ext {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			sum += info.Size()
+		}
+		return err
+	}))
+	return sum
+}
+
+// The outbox with 100,000 open uploads: a page, and all of them page by page. The memory of a page does not grow with them.
+func BenchmarkOutboxOf100000(b *testing.B) {
+	s := benchBook(b)
+	const count = 100_000
+	for n := 0; n < count; n += 200 {
+		must(b, s.do(ctx, func(t *tx) error {
+			for i := n; i < n+200; i++ {
+				no := NewTradeNo(t.at)
+				if err := t.emit(recOpened, payment.Opened{TradeNo: no, OutTradeNo: fmt.Sprint("A", i), Mode: payment.ByCode, TotalFen: 1250}); err != nil {
+					return err
+				}
+				e := payment.Accepted{TradeNo: no, Code: "signed", Spent: fmt.Appendf(nil, "%032d", i), Wallet: fmt.Appendf(nil, "%032d", i%5000), Counter: uint32(i), ScannedAt: t.at, Accept: make([]byte, 184)}
+				if err := t.emit(recAccepted, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		s.pass(time.Minute)
+	}
+	b.Run("page", func(b *testing.B) {
+		for b.Loop() {
+			if list, next, err := s.OpenWork(payment.LaneUpload, "", 200); err != nil || len(list) != 200 || next == "" {
+				b.Fatal(len(list), err)
+			}
+		}
+	})
+	b.Run("all in pages", func(b *testing.B) {
+		var most uint64
+		for b.Loop() {
+			n := 0
+			for after, more := "", true; more; more = after != "" {
+				list, next, err := s.OpenWork(payment.LaneUpload, after, 200)
+				must(b, err)
+				n, after = n+len(list), next
+				if n%20000 == 0 {
+					var m runtime.MemStats
+					runtime.GC()
+					runtime.ReadMemStats(&m)
+					most = max(most, m.HeapAlloc)
+				}
+			}
+			if n != count {
+				b.Fatal(n)
+			}
+		}
+		b.ReportMetric(float64(most)/(1<<20), "MB-heap")
+	})
+	b.Run("queue", func(b *testing.B) {
+		for b.Loop() {
+			if q, err := s.Queue(); err != nil || q.Count != count {
+				b.Fatal(q, err)
+			}
+		}
+	})
+}
