@@ -41,6 +41,8 @@ func (t *talk) take(m inbound) {
 		t.result(body)
 	case *wire.Anchored:
 		t.anchored(m.frame.Re, body)
+	case *wire.Uploaded:
+		t.uploaded(m.frame.Re, body)
 	default:
 		t.fail(fmt.Errorf("%w: %s from the ledger", errProtocol, m.frame.Type))
 	}
@@ -62,7 +64,7 @@ func (t *talk) outcome(re uint64, o *wire.Outcome) {
 		return
 	}
 	if r.op == opRefund || r.key != o.TradeNo {
-		t.fail(fmt.Errorf("%w: answer about another trade", errProtocol))
+		t.fail(errStranger)
 		return
 	}
 	t.log.Debug("answered", slog.String("op", string(r.op)), slog.Uint64("id", re))
@@ -249,6 +251,10 @@ func (t *talk) refused(re uint64, no *wire.Refused) {
 		if !isAnchor {
 			t.odd("refusal of nothing", no.Code)
 		}
+		return
+	}
+	if r.op == payment.OpUpload {
+		t.uploadsRefused(re, r, no, wait)
 		return
 	}
 	t.settle(re)

@@ -12,7 +12,8 @@ import (
 
 // request is what was sent and may be answered.
 type request struct {
-	key     string // trade number or refund number
+	key     string   // trade number or refund number
+	trades  []string // of a batch of uploads
 	op      payment.Op
 	attempt int
 	at      time.Time
@@ -21,7 +22,7 @@ type request struct {
 
 // reload reads all open work from the book.
 func (t *talk) reload() {
-	trades, err := t.u.book.OpenTrades()
+	trades, err := t.openTrades()
 	if err != nil {
 		t.fail(err)
 		return
@@ -50,8 +51,28 @@ func (t *talk) reload() {
 	for _, r := range refunds {
 		t.fileRefund(r)
 	}
+	t.uploads.poke()
 	t.anchor.start(t.u, t.u.now())
 }
+
+// openTrades are all open trades but those that only wait for their upload, of which there may be very many.
+func (t *talk) openTrades() (list []payment.Payment, err error) {
+	for _, lane := range []payment.Lane{payment.LaneLive, payment.LaneAsk} {
+		for after := ""; ; {
+			page, next, err := t.u.book.OpenWork(lane, after, openPage)
+			if err != nil {
+				return nil, err
+			}
+			list, after = append(list, page...), next
+			if next == "" {
+				break
+			}
+		}
+	}
+	return list, nil
+}
+
+const openPage = 1000
 
 func (t *talk) memory(key string) *memory {
 	m := t.u.memories[key]
@@ -67,6 +88,14 @@ func (t *talk) file(p payment.Payment) {
 	if !p.Open() {
 		delete(t.u.memories, p.TradeNo)
 		t.plan.put(p.TradeNo, false, step{})
+		return
+	}
+	if p.State == payment.AcceptedOffline { // the lane of uploads walks over them
+		delete(t.u.memories, p.TradeNo)
+		t.plan.put(p.TradeNo, false, step{})
+		if p.UploadAsks == 0 {
+			t.uploads.poke()
+		}
 		return
 	}
 	t.plan.put(p.TradeNo, false, nextStep(p, *t.memory(p.TradeNo), t.u.now(), t.started))
@@ -270,11 +299,16 @@ func (t *talk) expire(now time.Time) {
 		}
 		r.slot = false
 		t.used--
-		t.late = append(t.late, id)
-		if len(t.late) > lateAnswers {
-			delete(t.asked, t.late[0])
-			t.late = t.late[1:]
-		}
+		t.keepLate(id)
+	}
+}
+
+// keepLate keeps a request whose time is over: its answer is still welcome for a while.
+func (t *talk) keepLate(id uint64) {
+	t.late = append(t.late, id)
+	if len(t.late) > lateAnswers {
+		delete(t.asked, t.late[0])
+		t.late = t.late[1:]
 	}
 }
 

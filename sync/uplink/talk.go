@@ -69,9 +69,11 @@ type talk struct {
 	acked   uint64
 	waiting int // answers and news that the book does not have yet
 
-	anchor anchoring
-	clock  time.Time // the wall clock when the loop last turned
-	err    error     // why the loop must end
+	anchor  anchoring
+	uploads uploading
+	version int       // minor version of the protocol on this connection
+	clock   time.Time // the wall clock when the loop last turned
+	err     error     // why the loop must end
 }
 
 // inbound is what the reader hands over: a frame, or at last its error.
@@ -93,6 +95,7 @@ func (u *Uplink) talk(ctx context.Context, conn Conn, welcome *wire.Welcome) err
 		gone: make(chan struct{}), broken: make(chan error, 1),
 		watch: u.book.Watch(), plan: newSchedule(), timer: time.NewTimer(time.Hour),
 		lastID: helloID, asked: map[uint64]*request{}, answers: map[string][]answer{}, ahead: map[uint64]*wire.Result{}, seen: cursor, durable: cursor, acked: cursor,
+		uploads: newUploading(), version: welcome.Version,
 	}
 	t.changes = t.watch.C
 	defer func() { t.watch.Close(); t.timer.Stop() }()
@@ -184,7 +187,9 @@ func (t *talk) loop() error {
 		}
 		t.clock = now.Round(0)
 		t.expire(now)
+		t.expireUploads(now)
 		t.pump(now)
+		t.upload(now)
 		t.tryAnchor(now)
 		t.gap(now)
 		if t.u.isStopping() && t.quiet() {
@@ -205,7 +210,8 @@ func (t *talk) setBack(now time.Time) {
 	for _, r := range t.asked {
 		r.at = now
 	}
-	t.anchor.sentAt, t.gapAt = now, now
+	t.anchor.sentAt, t.gapAt, t.uploads.hold = now, now, time.Time{}
+	clear(t.u.held)
 	if !t.anchor.since.IsZero() {
 		t.anchor.since, t.anchor.latest = now, now
 	}
@@ -270,6 +276,12 @@ func (t *talk) arm(now time.Time) {
 	if at, ok := t.anchor.due(); ok {
 		next = sooner(next, at)
 	}
+	if at, ok := t.uploadDue(now); ok {
+		next = sooner(next, at)
+	}
+	if len(t.uploads.flight) > 0 {
+		next = sooner(next, t.asked[t.uploads.flight[0]].at.Add(uploadLimit))
+	}
 	t.timer.Reset(max(next.Sub(now), 0))
 }
 
@@ -293,7 +305,7 @@ func (t *talk) besideLoop(call func() (then func())) {
 
 // quiet reports whether nothing is in flight: not on the line, not on its way to the book.
 func (t *talk) quiet() bool {
-	return t.used == 0 && t.waiting == 0 && !t.anchor.busy() && len(t.out) == 0
+	return t.used == 0 && t.waiting == 0 && len(t.uploads.flight) == 0 && !t.uploads.looking && !t.anchor.busy() && len(t.out) == 0
 }
 
 // send hands a frame to the writer. The window keeps the queue short; one that is full all the same means that the line
@@ -309,12 +321,17 @@ func (t *talk) send(body any, re uint64) (id uint64) {
 		return id
 	}
 	t.log.Debug("sent", slog.String("type", wire.TypeOf(body)), slog.Uint64("id", id))
+	t.put(frame)
+	return id
+}
+
+// put queues a frame for the writer.
+func (t *talk) put(frame []byte) {
 	select {
 	case t.out <- frame:
 	default:
 		t.fail(fmt.Errorf("%w: %d frames wait for the writer", errSlow, len(t.out)))
 	}
-	return id
 }
 
 var errSlow = errors.New("uplink: the line does not move")

@@ -33,6 +33,7 @@ var (
 	errDialing  = errors.New("uplink: dial")
 	errNoAnswer = errors.New("uplink: no answer to hello")
 	errProtocol = errors.New("uplink: protocol broken by the ledger")
+	errStranger = fmt.Errorf("%w: answer about another trade", errProtocol)
 	errNewsGap  = errors.New("uplink: gap in the news")
 	errStopping = errors.New("uplink: stopping")
 )
@@ -69,7 +70,8 @@ type Uplink struct {
 	nudges chan string
 	wake   chan struct{} // Flush was called
 
-	memories map[string]*memory // owned by Run: what this process knows of open work beside the book
+	memories map[string]*memory   // owned by Run: what this process knows of open work beside the book
+	held     map[string]time.Time // owned by Run: uploads that rest
 
 	mu       sync.Mutex
 	state    State
@@ -92,7 +94,7 @@ func New(o Options) *Uplink {
 	w := textsOf(ReasonConnecting)
 	return &Uplink{
 		opts: o, log: o.Log, book: o.Book, now: o.Now, nudges: make(chan string, 64), wake: make(chan struct{}, 1),
-		memories: map[string]*memory{}, watchers: map[chan struct{}]struct{}{}, quiet: make(chan struct{}),
+		memories: map[string]*memory{}, held: map[string]time.Time{}, watchers: map[chan struct{}]struct{}{}, quiet: make(chan struct{}),
 		state: State{Since: o.Now(), Reason: ReasonConnecting, TextZH: w.zh, TextEN: w.en},
 	}
 }
@@ -236,6 +238,7 @@ func (u *Uplink) hello(conn Conn) (*wire.Welcome, error) {
 	frame, err := wire.Encode(helloID, 0, wire.Hello{
 		TerminalID: u.opts.TerminalID, MerchantID: u.opts.MerchantID, Software: u.opts.Software,
 		Epoch: at.Epoch, Sequence: at.Sequence, Head: at.Head, NewsCursor: cursor,
+		Version: wire.Version, MinVersion: wire.MinVersion,
 	})
 	if err != nil {
 		return nil, err
@@ -267,6 +270,8 @@ func fits(w *wire.Welcome, f wire.Frame, at ledgercache.Cursor, cursor uint64) e
 	switch {
 	case f.Re != helloID:
 		return fmt.Errorf("%w: welcome to request %d", errProtocol, f.Re)
+	case w.Version < wire.MinVersion || w.Version > wire.Version:
+		return &refusal{code: wire.RefusedVersion}
 	case w.AckedSequence > at.Sequence:
 		return &refusal{code: wire.RefusedRolledBack}
 	case w.NewsSequence < cursor:

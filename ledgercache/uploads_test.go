@@ -1,0 +1,49 @@
+package ledgercache
+
+import (
+	"testing"
+
+	"yupos/ledgercache/payment"
+)
+
+func TestUploadsAreRecordedBeforeTheyLeaveAndJudgedInOneStep(t *testing.T) {
+	s, _ := offlineShop(t)
+	var all []string
+	for n := 1; n <= 4; n++ {
+		all = append(all, s.offline(n, 10_00, s.signedBy(byte(n), 1)).TradeNo)
+	}
+	before := s.Head().Sequence
+	sent, err := s.RecordUploads(ctx, all)
+	check(t, err)
+	if len(sent) != 4 || s.Head().Sequence != before+4 || sent[3].UploadAsks != 1 {
+		t.Fatalf("sent %d, sequence %d after %d", len(sent), s.Head().Sequence, before)
+	}
+	if _, err := s.Withdraw(ctx, all[0], "op1"); err == nil {
+		t.Error("withdrawn after its upload left")
+	}
+	paid := payment.Answered{TradeNo: all[0], To: payment.OpUpload, State: payment.Success, TotalFen: 10_00, PaidFen: 10_00, PaidAt: s.clock(), LedgerNo: "L1"}
+	bounced := payment.Answered{TradeNo: all[1], To: payment.OpUpload, State: payment.Bounced, Reason: "CODE_SPENT", Bearer: payment.BearerLedger}
+	wrong := paid
+	wrong.TradeNo, wrong.PaidFen = all[2], 11_00
+	stranger := paid
+	stranger.TradeNo = NewTradeNo(s.clock())
+	for range 2 { // the same judgements again change nothing
+		check(t, s.AnswerUploads(ctx, []payment.Answered{wrong, stranger, paid, bounced}))
+	}
+	for no, want := range map[string]payment.State{all[0]: payment.Success, all[1]: payment.Bounced, all[2]: payment.AcceptedOffline, all[3]: payment.AcceptedOffline} {
+		if p := s.must(s.ByTradeNo(no)); p.State != want {
+			t.Errorf("%s, want %s", p.State, want)
+		}
+	}
+	s.reopen()
+	left, _, err := s.OpenWork(payment.LaneUpload, "", 10)
+	check(t, err)
+	if len(left) != 2 {
+		t.Errorf("%d left", len(left))
+	}
+	again, err := s.RecordUploads(ctx, all)
+	check(t, err)
+	if len(again) != 2 || again[0].UploadAsks != 2 {
+		t.Errorf("sent again %+v", again)
+	}
+}
