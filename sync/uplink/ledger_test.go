@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -23,6 +24,7 @@ import (
 	"yupos/ledgercache"
 	"yupos/ledgercache/money"
 	"yupos/ledgercache/payment"
+	"yupos/ledgercache/trust"
 	"yupos/sync/wire"
 )
 
@@ -227,9 +229,21 @@ type shop struct {
 // now is the terminal's wall clock.
 func (s *shop) now() time.Time { return time.Now().Round(0).Add(time.Duration(s.skew.Load())) }
 
+// The keys of the ledger, of which a book has pinned the public halves.
+var (
+	rootKey   = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
+	policyKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, ed25519.SeedSize))
+)
+
+func publicOf(k ed25519.PrivateKey) ed25519.PublicKey { return k.Public().(ed25519.PublicKey) }
+
 func openBook(t testing.TB, dir string, now func() time.Time) *ledgercache.Book {
 	t.Helper()
-	b, err := ledgercache.Open(context.Background(), ledgercache.Options{Dir: dir, Key: [32]byte{7}, TerminalID: "10000001", ShiftAutoOpen: true, Now: now})
+	b, err := ledgercache.Open(context.Background(), ledgercache.Options{Dir: dir, Key: [32]byte{7}, TerminalID: "10000001", ShiftAutoOpen: true, Now: now,
+		Pins: trust.Pins{{Role: trust.Root, Public: publicOf(rootKey)}, {Role: trust.Policy, Public: publicOf(policyKey)}},
+		Limits: payment.Limits{PaymentFen: 1000_00, WalletFen: 1000_00, WalletCount: 10, TerminalFen: money.Max, TerminalCount: 1 << 20, ConvertFen: 1000_00, DigitsFen: 1000_00},
+		Sign: func(a ledgercache.Acceptance) ([]byte, error) { return make([]byte, trust.AcceptLength), nil },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
