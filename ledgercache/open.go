@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -18,14 +19,13 @@ import (
 	"yupos/ledgercache/journal"
 )
 
-// meta says under what the cache was last written. It is put before anything else of a process.
+// meta says in what form the cache stands.
 type meta struct {
-	Boot   string `cbor:"1,keyasint"` // boot id of the kernel, "" if it could not be read
-	Format int    `cbor:"2,keyasint"`
+	Format int `cbor:"2,keyasint"`
 }
 
 // cacheFormat is the form of the derived state. A cache of another form is rebuilt.
-const cacheFormat = 2
+const cacheFormat = 3
 
 // rebuildGroup is how many records one transaction of a rebuild folds.
 const rebuildGroup = 64
@@ -37,26 +37,22 @@ const largeRecord = 8 << 10
 var errCacheStale = errors.New("ledgercache: cache does not follow the journal")
 
 // open opens the cache if it can, then the journal with the cache as a witness, then brings the cache up to the journal
-// or rebuilds it. Nothing of the cache is removed before the journal has proved the key.
+// or rebuilds it. Nothing that the journal does not hold is removed before the journal has proved the key.
 func (b *Book) open(ctx context.Context) error {
-	clean, err := b.takeCleanMark()
+	left, err := b.takeMarks()
 	if err != nil {
 		return err
 	}
-	db, cacheErr := openCache(b.cacheDir(), b.opts.Key)
-	var mark appliedMark
-	var found meta
-	if cacheErr == nil {
-		mark, found, cacheErr = readMarks(db)
+	db, mark, cacheErr := b.openLeft(left)
+	if err := b.putRun(runMark{Suspect: left.Suspect}); err != nil {
+		return errors.Join(err, closeIf(db))
 	}
 	j, report, err := journal.Open(journal.Options{
 		Dir: b.journalDir(), Mirror: b.opts.Mirror, Key: b.opts.Key, TerminalID: b.opts.TerminalID, Log: b.log,
 		Witnesses: cacheWitness(mark), FS: b.opts.FS,
 	})
 	if err != nil {
-		if db != nil {
-			_ = db.Close() // the journal's error is the one that matters
-		}
+		_ = closeIf(db) // the journal's error is the one that matters
 		return err
 	}
 	b.journal, b.report, b.db = j, report, db
@@ -64,7 +60,7 @@ func (b *Book) open(ctx context.Context) error {
 		return errors.Join(cause, j.Close(), b.closeDB()) // read then reads what there is
 	}
 	if cacheErr == nil {
-		cacheErr = b.follow(ctx, mark, found, clean)
+		cacheErr = b.follow(ctx, mark)
 	}
 	if cacheErr != nil {
 		cacheErr = b.rebuild(ctx, cacheErr)
@@ -75,6 +71,39 @@ func (b *Book) open(ctx context.Context) error {
 	return nil
 }
 
+// openLeft opens the cache as the last process left it.
+func (b *Book) openLeft(left runMark) (*badger.DB, appliedMark, error) {
+	if left.Deaths >= maxDeaths {
+		return nil, appliedMark{}, fmt.Errorf("%w: %d processes died over it", errCacheStale, left.Deaths)
+	}
+	db, err := openCache(b.cacheDir(), b.opts.Key)
+	if err != nil {
+		return nil, appliedMark{}, err
+	}
+	mark, found, err := readMarks(db)
+	if err == nil && mark.Sequence == 0 && tables(db) > 0 {
+		err = fmt.Errorf("%w: it does not say how far it got", errCacheStale)
+	}
+	if err == nil && found.Format != cacheFormat {
+		err = fmt.Errorf("%w: format %d", errCacheStale, found.Format)
+	}
+	return db, mark, err
+}
+
+func tables(db *badger.DB) (n int) {
+	for _, level := range db.Levels() {
+		n += level.NumTables
+	}
+	return n
+}
+
+func closeIf(db *badger.DB) error {
+	if db == nil {
+		return nil
+	}
+	return db.Close()
+}
+
 func cacheWitness(mark appliedMark) []journal.Witness {
 	if mark.Sequence == 0 {
 		return nil
@@ -82,18 +111,13 @@ func cacheWitness(mark appliedMark) []journal.Witness {
 	return []journal.Witness{{Name: "cache", Sequence: mark.Sequence, Hash: mark.Hash, HasHash: true}}
 }
 
-// follow folds what the journal has behind the cache's mark. A cache that was not closed cleanly under another boot may
-// have holes (storage.md 0.6), so it is not believed at all.
-func (b *Book) follow(ctx context.Context, mark appliedMark, found meta, clean bool) error {
+// follow folds what the journal has behind the cache's mark.
+func (b *Book) follow(ctx context.Context, mark appliedMark) error {
 	head := b.journal.Head()
-	switch {
-	case b.opts.Suspect:
+	if b.opts.Suspect {
 		return fmt.Errorf("%w: the disk failed under it", errCacheStale)
-	case found.Format != cacheFormat:
-		return fmt.Errorf("%w: format %d", errCacheStale, found.Format)
-	case !clean && mark.Sequence > 0 && (found.Boot == "" || found.Boot != bootID()):
-		return fmt.Errorf("%w: power was lost under it", errCacheStale)
-	case mark.Sequence > 0 && (mark.Epoch != head.Epoch || mark.Sequence > head.Sequence):
+	}
+	if mark.Sequence > 0 && (mark.Epoch != head.Epoch || mark.Sequence > head.Sequence) {
 		return fmt.Errorf("%w: sequence %d of another history", errCacheStale, mark.Sequence)
 	}
 	if mark.Sequence > 0 && !b.markIsTrue(mark) {
@@ -239,35 +263,8 @@ func readMarks(db *badger.DB) (mark appliedMark, found meta, err error) {
 
 func (b *Book) putMeta() error {
 	return b.db.Update(func(txn *badger.Txn) error {
-		return put(onDisk{txn}, keyMeta, meta{Boot: bootID(), Format: cacheFormat})
+		return put(onDisk{txn}, keyMeta, meta{Format: cacheFormat})
 	})
-}
-
-func (b *Book) cleanMark() string { return filepath.Join(b.opts.Dir, "cache.clean") }
-
-// closeCache closes Badger and then, if all went well, leaves the mark of a clean stop. The mark stands outside of the
-// cache and is written only when Close has returned, so that a kill inside Close never passes as clean.
-func (b *Book) closeCache() error {
-	if err := b.closeDB(); err != nil || b.Err() != nil {
-		return err
-	}
-	f, err := os.OpenFile(b.cleanMark(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close(), syncDir(b.opts.Dir))
-}
-
-// takeCleanMark reports whether the last process stopped cleanly, and removes the mark durably before Badger is opened.
-func (b *Book) takeCleanMark() (bool, error) {
-	err := os.Remove(b.cleanMark())
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return true, syncDir(b.opts.Dir)
 }
 
 func syncDir(dir string) error {
@@ -296,7 +293,7 @@ func cacheOptions(dir string, key [32]byte) (badger.Options, error) {
 	o := badger.DefaultOptions(dir).WithSyncWrites(false).
 		WithMemTableSize(2 << 20).WithNumMemtables(1).WithNumLevelZeroTables(2).WithNumLevelZeroTablesStall(4).
 		WithNumCompactors(2).WithBaseTableSize(1 << 20).WithBaseLevelSize(8 << 20).
-		WithValueLogFileSize(1 << 20).WithValueThreshold(64 << 10).
+		WithValueLogFileSize(1 << 20).WithValueThreshold(maxValue).
 		WithBlockCacheSize(2 << 20).WithIndexCacheSize(4 << 20).
 		WithCompression(options.Snappy).WithChecksumVerificationMode(options.NoVerification).
 		WithMetricsEnabled(false).WithNumGoroutines(1).WithDetectConflicts(false).
@@ -305,12 +302,14 @@ func cacheOptions(dir string, key [32]byte) (badger.Options, error) {
 	return o, nil
 }
 
-// openCache opens Badger, with its tables verified before it.
-func openCache(dir string, key [32]byte) (*badger.DB, error) {
+// maxValue is the longest value that stands in the tables. A longer one would go to Badger's value log, which is not kept.
+const maxValue = 300 << 10
+
+// openCache opens Badger on its tables alone, which are verified first. What Badger logs is thrown away: its tables are
+// synced in the order in which they were filled, so that without the logs the cache stands where it stood at one moment,
+// whatever was lost or torn since, and says itself which moment (storage.md 0.6: with them it may have holes).
+func openCache(dir string, key [32]byte) (db *badger.DB, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	if err := removeLeftovers(dir); err != nil {
 		return nil, err
 	}
 	o, err := cacheOptions(dir, key)
@@ -320,26 +319,38 @@ func openCache(dir string, key [32]byte) (*badger.DB, error) {
 	if err := checkTables(o); err != nil {
 		return nil, err
 	}
-	db, err := badger.Open(o)
+	if err := removeLogs(dir); err != nil {
+		return nil, err
+	}
+	defer caught(&err)()
+	db, err = badger.Open(o)
 	if err != nil {
 		return nil, err // Badger also answers a half-opened DB, which must not be touched
 	}
 	return db, nil
 }
 
-// removeLeftovers deletes zero-length files that a kill inside Open leaves behind and that the next Open stumbles over
-// (storage.md 0.8).
-func removeLeftovers(dir string) error {
+// caught makes an error of a panic or of a fault in a mapped file, in this goroutine.
+func caught(err *error) func() {
+	faults := debug.SetPanicOnFault(true)
+	return func() {
+		debug.SetPanicOnFault(faults)
+		if r := recover(); r != nil {
+			*err = fmt.Errorf("%w: %v", errTable, r)
+		}
+	}
+}
+
+// removeLogs deletes what Badger would replay: logs of tables that were not written, and of values, of which there are
+// none. Zero-length ones are left by a kill inside Open, and the next Open would stumble over them (storage.md 0.8).
+func removeLogs(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".mem") && !strings.HasSuffix(e.Name(), ".vlog") {
-			continue
-		}
-		if info, err := e.Info(); err == nil && info.Size() == 0 {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+		if name := e.Name(); strings.HasSuffix(name, ".mem") || strings.HasSuffix(name, ".vlog") || name == "DISCARD" {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
 				return err
 			}
 		}

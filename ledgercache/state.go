@@ -3,6 +3,7 @@ package ledgercache
 import (
 	"bytes"
 	"errors"
+	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/tidwall/btree"
@@ -35,7 +36,13 @@ func (s onDisk) get(k []byte) ([]byte, error) {
 	return item.ValueCopy(nil)
 }
 
-func (s onDisk) set(k, v []byte) error { return s.txn.Set(k, v) }
+func (s onDisk) set(k, v []byte) error {
+	if len(v) >= maxValue {
+		return fmt.Errorf("ledgercache: value of %d bytes", len(v))
+	}
+	return s.txn.Set(k, v)
+}
+
 func (s onDisk) delete(k []byte) error { return s.txn.Delete(k) }
 
 func (s onDisk) scan(prefix, from []byte, newestFirst bool, each func(k, v []byte) (bool, error)) error {

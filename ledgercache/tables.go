@@ -26,9 +26,10 @@ var errTable = errors.New("ledgercache: cache table damaged")
 // same in goroutines of its own, where a block that does not decompress is a nil pointer (table.go, VerifyChecksum, v4.9.6)
 // and a footer that points outside ends the process: neither can be caught, and a shop would never open again. So it is
 // done here, where it can, and Badger then opens without checking twice.
-func checkTables(o badger.Options) error {
+func checkTables(o badger.Options) (err error) {
+	defer caught(&err)()
 	tables, err := tablesOf(o)
-	if err != nil || len(tables) == 0 {
+	if err != nil {
 		return err
 	}
 	keys, err := badger.OpenKeyRegistry(badger.KeyRegistryOptions{
