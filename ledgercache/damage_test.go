@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// copyBook copies the book's directory as it is now, as a crash would leave it.
-func copyBook(t *testing.T, s *shop) Options {
+// crashed copies the book's directory as it is now, as a crash would leave it.
+func crashed(t *testing.T, s *shop) Options {
 	t.Helper()
 	o := s.opts
 	o.Dir = t.TempDir()
@@ -43,7 +43,7 @@ func TestAnyDamagedFileOfTheCacheEndsInTheJournalsState(t *testing.T) {
 	for i := range 10 {
 		s.sell(100 + i)
 	}
-	running := copyBook(t, s)
+	running := crashed(t, s)
 	check(t, s.Close())
 	damaged := 0
 	for _, o := range []Options{running, s.opts} {
@@ -57,7 +57,7 @@ func TestAnyDamagedFileOfTheCacheEndsInTheJournalsState(t *testing.T) {
 			for n := range places {
 				at := used * int64(n) / int64(places)
 				for name, spoil := range spoilers {
-					d := copyBook(t, s)
+					d := crashed(t, s)
 					check(t, spoil(filepath.Join(d.Dir, "cache", f.Name()), at))
 					if opensRight(t, d); t.Failed() {
 						t.Fatalf("%s: %s at %d of %d", f.Name(), name, at, info.Size())
