@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		child(dir)
 	}
+	if dir := os.Getenv(checkDir); dir != "" {
+		checkBook(dir)
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
