@@ -22,14 +22,17 @@ type anchoring struct {
 	soon   bool               // the terminal is stopping: do not wait for quiet
 }
 
-// start finds out whether the journal has moved since the last anchor by more than the anchor's own record.
+// start finds out whether the journal has moved since the last anchor by more than the anchor's own records.
 func (a *anchoring) start(u *Uplink, now time.Time) {
 	have, err := u.book.Cursor()
 	at := u.book.Position()
-	if err == nil && (have.Epoch != at.Epoch || at.Sequence > have.Sequence+1) {
+	if err == nil && (have.Epoch != at.Epoch || at.Sequence > have.Sequence+anchorLeaves) {
 		a.moved(now)
 	}
 }
+
+// anchorLeaves is how many records an anchor itself leaves: that it is held, and the ledger's signature under it.
+const anchorLeaves = 2
 
 func (a *anchoring) moved(now time.Time) {
 	if a.since.IsZero() {
@@ -88,6 +91,9 @@ func (t *talk) anchored(re uint64, body *wire.Anchored) {
 		return
 	}
 	a.id, a.saving = 0, true
+	if body.Signed != nil {
+		t.learn(wire.News{Topic: wire.TopicHead, Part: 1, Parts: 1, Envelope: *body.Signed})
+	}
 	t.besideLoop(func() func() {
 		err := t.u.book.Anchored(t.ctx, held)
 		return func() {

@@ -41,6 +41,12 @@ func (t *talk) take(m inbound) {
 		t.result(body)
 	case *wire.Anchored:
 		t.anchored(m.frame.Re, body)
+	case *wire.News:
+		t.signed(body)
+	case *wire.SignedTime:
+		t.signedTime(m.frame.Re, body)
+	case *wire.Maintenance:
+		t.maintenance(body)
 	case *wire.Uploaded:
 		t.uploaded(m.frame.Re, body)
 	default:

@@ -156,7 +156,7 @@ func (t *talk) changed(c ledgercache.Change, ok bool) {
 		t.refresh(c.TradeNo, false)
 	case ledgercache.ChangeRefund:
 		t.refresh(c.RefundNo, true)
-	case ledgercache.ChangeCursor:
+	case ledgercache.ChangeCursor, ledgercache.ChangeNews: // an anchor brings both
 		return
 	}
 	t.anchor.moved(t.u.now())

@@ -240,9 +240,9 @@ func publicOf(k ed25519.PrivateKey) ed25519.PublicKey { return k.Public().(ed255
 func openBook(t testing.TB, dir string, now func() time.Time) *ledgercache.Book {
 	t.Helper()
 	b, err := ledgercache.Open(context.Background(), ledgercache.Options{Dir: dir, Key: [32]byte{7}, TerminalID: "10000001", ShiftAutoOpen: true, Now: now,
-		Pins: trust.Pins{{Role: trust.Root, Public: publicOf(rootKey)}, {Role: trust.Policy, Public: publicOf(policyKey)}},
+		Pins:   trust.Pins{{Role: trust.Root, Public: publicOf(rootKey)}, {Role: trust.Policy, Public: publicOf(policyKey)}},
 		Limits: payment.Limits{PaymentFen: 1000_00, WalletFen: 1000_00, WalletCount: 10, TerminalFen: money.Max, TerminalCount: 1 << 20, ConvertFen: 1000_00, DigitsFen: 1000_00},
-		Sign: func(a ledgercache.Acceptance) ([]byte, error) { return make([]byte, trust.AcceptLength), nil },
+		Sign:   func(a ledgercache.Acceptance) ([]byte, error) { return make([]byte, trust.AcceptLength), nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -422,6 +422,13 @@ func world(t testing.TB, change ...func(*ledger)) (*ledger, *shop, *pipes) {
 	for _, c := range change {
 		c(l)
 	}
+	s, n := worldWith(t, l)
+	return l, s, n
+}
+
+// worldWith is a shop over pipes to this ledger.
+func worldWith(t testing.TB, l *ledger, change ...func(*Options)) (*shop, *pipes) {
+	t.Helper()
 	n := &pipes{accept: make(chan net.Conn), closed: make(chan struct{})}
 	srv := &http.Server{Handler: l}
 	served := make(chan struct{})
@@ -431,7 +438,7 @@ func world(t testing.TB, change ...func(*ledger)) (*ledger, *shop, *pipes) {
 		srv.Close()
 		<-served
 	})
-	return l, newShop(t, n), n
+	return newShop(t, n, change...), n
 }
 
 // authority is a CA for tests over real TLS.

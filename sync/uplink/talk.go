@@ -71,6 +71,7 @@ type talk struct {
 
 	anchor  anchoring
 	uploads uploading
+	centre  centre
 	version int       // minor version of the protocol on this connection
 	clock   time.Time // the wall clock when the loop last turned
 	err     error     // why the loop must end
@@ -95,7 +96,7 @@ func (u *Uplink) talk(ctx context.Context, conn Conn, welcome *wire.Welcome) err
 		gone: make(chan struct{}), broken: make(chan error, 1),
 		watch: u.book.Watch(), plan: newSchedule(), timer: time.NewTimer(time.Hour),
 		lastID: helloID, asked: map[uint64]*request{}, answers: map[string][]answer{}, ahead: map[uint64]*wire.Result{}, seen: cursor, durable: cursor, acked: cursor,
-		uploads: newUploading(), version: welcome.Version,
+		uploads: newUploading(), centre: newCentre(), version: welcome.Version,
 	}
 	t.changes = t.watch.C
 	defer func() { t.watch.Close(); t.timer.Stop() }()
@@ -190,6 +191,7 @@ func (t *talk) loop() error {
 		t.expireUploads(now)
 		t.pump(now)
 		t.upload(now)
+		t.askTime(now)
 		t.tryAnchor(now)
 		t.gap(now)
 		if t.u.isStopping() && t.quiet() {
@@ -210,7 +212,7 @@ func (t *talk) setBack(now time.Time) {
 	for _, r := range t.asked {
 		r.at = now
 	}
-	t.anchor.sentAt, t.gapAt, t.uploads.hold = now, now, time.Time{}
+	t.anchor.sentAt, t.gapAt, t.uploads.hold, t.centre.timeAt = now, now, time.Time{}, time.Time{}
 	clear(t.u.held)
 	if !t.anchor.since.IsZero() {
 		t.anchor.since, t.anchor.latest = now, now
@@ -274,6 +276,9 @@ func (t *talk) arm(now time.Time) {
 		next = sooner(next, t.gapAt.Add(gapPatience))
 	}
 	if at, ok := t.anchor.due(); ok {
+		next = sooner(next, at)
+	}
+	if at, ok := t.timeDue(); ok {
 		next = sooner(next, at)
 	}
 	if at, ok := t.uploadDue(now); ok {

@@ -57,6 +57,7 @@ type Options struct {
 	Software   string            // name and version, told to the ledger
 	Log        *slog.Logger
 	Dialer     Dialer // nil = websocket over TLS
+	Clock      Clock  // who keeps the signed time; nil = nobody asks for it
 	Now        func() time.Time
 }
 
@@ -78,6 +79,7 @@ type Uplink struct {
 	watchers map[chan struct{}]struct{}
 	aside    []Aside
 	skew     time.Duration
+	notice   Notice
 	running  bool
 	stopping bool
 	quiet    chan struct{} // closed when a stopping uplink has nothing in flight
@@ -176,6 +178,9 @@ func (u *Uplink) waitAfter(retry *backoff, began time.Time, lived time.Duration,
 		later = handshake.retryAfter
 	}
 	now := u.now()
+	if lived > 0 && later == 0 {
+		later = u.rest(now)
+	}
 	wait := retry.next(now, later, slow)
 	if lived == 0 && later == 0 && !slow {
 		wait = min(max(wait-now.Sub(began), retryFirst/10), wait)
@@ -234,11 +239,15 @@ func (u *Uplink) hello(conn Conn) (*wire.Welcome, error) {
 	if err != nil {
 		return nil, err
 	}
+	have, err := u.have()
+	if err != nil {
+		return nil, err
+	}
 	at := u.book.Position()
 	frame, err := wire.Encode(helloID, 0, wire.Hello{
 		TerminalID: u.opts.TerminalID, MerchantID: u.opts.MerchantID, Software: u.opts.Software,
 		Epoch: at.Epoch, Sequence: at.Sequence, Head: at.Head, NewsCursor: cursor,
-		Version: wire.Version, MinVersion: wire.MinVersion,
+		Version: wire.Version, MinVersion: wire.MinVersion, Have: have,
 	})
 	if err != nil {
 		return nil, err
