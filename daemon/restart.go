@@ -34,7 +34,8 @@ const suspectEnv = "POSD_CACHE_SUSPECT"
 
 // Times of trying again.
 const (
-	mendEvery    = 10 * time.Second // how often a book that reads only looks whether it may be opened whole
+	mendEvery    = 5 * time.Second  // how often a book that reads only looks whether it may be opened whole
+	sealedWait   = 10 * time.Second // how long it reads only after the second seal in a row; twice as long after each more
 	sealedWithin = 10 * time.Minute // seals closer together than this are one failure; the longest wait between tries too
 )
 
@@ -68,7 +69,7 @@ func (s seals) wait() time.Duration {
 	if s.n < 2 {
 		return 0
 	}
-	return min(mendEvery<<min(s.n-2, 16), sealedWithin)
+	return min(sealedWait<<min(s.n-2, 16), sealedWithin)
 }
 
 // readOnly is why the book is only to be read at a start at this time; nil if it is to be opened. A clock that went back

@@ -85,6 +85,7 @@ func (w *world) ready() {
 }
 
 func TestWithAReadOnlyDiskTheTerminalAnswersQuestionsAndGoesOnWhenTheDiskIsWellAgain(t *testing.T) {
+	t.Parallel()
 	w, d := worldOnLoopDisk(t)
 	no := w.number()
 	w.pay(no, 1250, w.code("13800000001", "ONLINE"))
@@ -110,6 +111,7 @@ func TestWithAReadOnlyDiskTheTerminalAnswersQuestionsAndGoesOnWhenTheDiskIsWellA
 }
 
 func TestADiskThatIsPulledOutStopsTheTerminalWithoutALieAndPutBackItGoesOn(t *testing.T) {
+	t.Parallel()
 	w, d := worldOnLoopDisk(t)
 	no := w.number()
 	w.pay(no, 1250, w.code("13800000001", "ONLINE"))
@@ -117,8 +119,9 @@ func TestADiskThatIsPulledOutStopsTheTerminalWithoutALieAndPutBackItGoesOn(t *te
 	code := w.code("13800000002", "ONLINE")
 	d.pull()
 	refused := w.number()
-	status, p, _ := w.call("POST", w.address.Till+"/v1/trade/pay?wait=5s", w.address.Token, object{"out_trade_no": refused, "total_fen": 400, "auth_code": code})
-	if status != 503 || p["code"] != "BOOK_STOPPED" {
+	// The receipt's own step may have met the disk first: then the terminal is starting again, and nobody answers.
+	status, p, err := w.try("POST", "/v1/trade/pay?wait=5s", object{"out_trade_no": refused, "total_fen": 400, "auth_code": code})
+	if err == nil && (status != 503 || p["code"] != "BOOK_STOPPED") {
 		t.Errorf("%d %v", status, p)
 	}
 	w.stopped(2)
