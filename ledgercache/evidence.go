@@ -39,7 +39,7 @@ const (
 
 // foldAccepted folds what an acceptance spends: the code, the wallet's counter, its certificate's allowance.
 func foldAccepted(s state, trade []byte, e payment.Accepted) error {
-	if err := s.set(key(prefixSpent, e.Spent), trade); err != nil {
+	if err := s.set(key(prefixSpent, e.Spent), nil); err != nil {
 		return err
 	}
 	return s.set(key(prefixWallet, e.Wallet), binary.BigEndian.AppendUint32(nil, e.Counter))

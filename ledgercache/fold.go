@@ -1,6 +1,7 @@
 package ledgercache
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -94,7 +95,8 @@ func foldTrade(s state, r record, e payment.Event) ([]Change, error) {
 func foldEvent(s state, trade []byte, e payment.Event, at time.Time) error {
 	switch e := e.(type) {
 	case payment.Submitted:
-		if err := s.set(key(prefixSpent, e.Spent), trade); err != nil {
+		spent := sha256.Sum256([]byte(e.Code))
+		if err := s.set(key(prefixSpent, spent[:]), nil); err != nil {
 			return err
 		}
 		if len(e.Wallet) > 0 {
@@ -368,7 +370,7 @@ func foldPrintQueued(s state, r record, e printQueued) ([]Change, error) {
 		return nil, err
 	}
 	j := PrintJob{ID: e.ID, TradeNo: e.TradeNo, RefundNo: e.RefundNo, Copy: e.Copy, OperatorID: e.OperatorID, State: PrintQueued, QueuedAt: r.at()}
-	if err := put(s, key(prefixPrint, job), j); err != nil {
+	if err := putJob(s, job, j); err != nil {
 		return nil, err
 	}
 	if e.RefundNo == "" {
@@ -382,8 +384,8 @@ func changePrint(s state, jobID string, state PrintState, r record) ([]Change, e
 	if err != nil {
 		return nil, err
 	}
-	var j PrintJob
-	if err := get(s, key(prefixPrint, job), &j); err != nil {
+	j, err := jobAt(s, job)
+	if err != nil {
 		return nil, err
 	}
 	if j.State.Final() {
@@ -395,7 +397,7 @@ func changePrint(s state, jobID string, state PrintState, r record) ([]Change, e
 			return nil, err
 		}
 	}
-	return []Change{{Kind: ChangePrint, TradeNo: j.TradeNo, JobID: j.ID}}, put(s, key(prefixPrint, job), j)
+	return []Change{{Kind: ChangePrint, TradeNo: j.TradeNo, JobID: j.ID}}, putJob(s, job, j)
 }
 
 func foldAlarm(s state, r record) ([]Change, error) {

@@ -32,7 +32,7 @@ var (
 	prefixTrade       = []byte("p") // + trade → payment.Payment
 	prefixOutTrade    = []byte("n") // + out_trade_no → trade
 	prefixOpenTrade   = []byte("o") // + trade → its lane: open and not an upload
-	prefixSpent       = []byte("s") // + SHA-256 of a code → trade
+	prefixSpent       = []byte("s") // + SHA-256 of a code
 	prefixWallet      = []byte("w") // + wallet public key → highest counter
 	prefixCertUsed    = []byte("e") // + wallet public key → payment.Exposure: all that was ever accepted under it
 	prefixWalletOpen  = []byte("f") // + wallet public key → payment.Exposure: what the ledger has not judged
@@ -47,7 +47,7 @@ var (
 	prefixOpenRefund  = []byte("q") // + refund
 	prefixTradeRefund = []byte("t") // + trade + refund
 	prefixShift       = []byte("H") // + shift → Shift
-	prefixPrint       = []byte("j") // + job → PrintJob
+	prefixPrint       = []byte("j") // + job → PrintJob without its ID
 	prefixOpenPrint   = []byte("k") // + job
 	prefixAlarm       = []byte("l") // + ULID → Alarm
 	prefixDayBook     = []byte("b") // + day → Day

@@ -512,9 +512,10 @@ func readRefunds(b *Book, trade string, n *names, r *readings) error {
 func readPrints(b *Book, n *names, r *readings) error {
 	open := map[string]bool{}
 	err := b.view(func(s state) error {
-		return s.scan(prefixPrint, nil, false, func(_, raw []byte) (bool, error) {
+		return s.scan(prefixPrint, nil, false, func(k, raw []byte) (bool, error) {
 			var j PrintJob
 			err := decMode.Unmarshal(raw, &j)
+			j.ID = idText(k[len(prefixPrint):])
 			open[j.ID] = !j.State.Final()
 			j.ID, j.RefundNo = "", n.refund[j.RefundNo]
 			r.say("print %+v", j)

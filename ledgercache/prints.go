@@ -27,7 +27,7 @@ func (s PrintState) Final() bool { return s == PrintPrinted || s == PrintFailed 
 
 // PrintJob is one receipt on its way to paper. Copy counts from 1; above 1 it is marked 重打印.
 type PrintJob struct {
-	ID         string     `cbor:"1,keyasint"` // ULID
+	ID         string     `cbor:"1,keyasint,omitempty"` // ULID
 	TradeNo    string     `cbor:"2,keyasint"`
 	RefundNo   string     `cbor:"3,keyasint,omitempty"`
 	Copy       int        `cbor:"4,keyasint"`
@@ -114,5 +114,17 @@ func (t *tx) print(jobID string) (j PrintJob, err error) {
 	if err != nil {
 		return j, err
 	}
-	return j, get(t.state, key(prefixPrint, job), &j)
+	return jobAt(t.state, job)
+}
+
+// jobAt reads a job; its number stands in the key alone.
+func jobAt(s state, job []byte) (j PrintJob, err error) {
+	err = get(s, key(prefixPrint, job), &j)
+	j.ID = idText(job)
+	return j, err
+}
+
+func putJob(s state, job []byte, j PrintJob) error {
+	j.ID = ""
+	return put(s, key(prefixPrint, job), j)
 }

@@ -402,11 +402,11 @@ func jobOf(b *Book, want PrintJob) (id string, err error) {
 		refund = f.RefundNo
 	}
 	err = b.view(func(s state) error {
-		return s.scan(prefixPrint, nil, false, func(_, raw []byte) (bool, error) {
+		return s.scan(prefixPrint, nil, false, func(k, raw []byte) (bool, error) {
 			var j PrintJob
 			err := decMode.Unmarshal(raw, &j)
 			if j.TradeNo == want.TradeNo && j.Copy == want.Copy && j.RefundNo == refund {
-				id = j.ID
+				id = idText(k[len(prefixPrint):])
 			}
 			return id == "", err
 		})

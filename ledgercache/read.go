@@ -152,8 +152,8 @@ func (b *Book) Anchored(ctx context.Context, c Cursor) error {
 func (b *Book) OpenPrints() (list []PrintJob, err error) {
 	err = b.view(func(s state) error {
 		return s.scan(prefixOpenPrint, nil, false, func(k, _ []byte) (bool, error) {
-			var j PrintJob
-			if err := get(s, key(prefixPrint, k[len(prefixOpenPrint):]), &j); err != nil {
+			j, err := jobAt(s, k[len(prefixOpenPrint):])
+			if err != nil {
 				return false, err
 			}
 			list = append(list, j)

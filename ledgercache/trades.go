@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -119,7 +118,7 @@ func (t *tx) openTrade(n New) (payment.Payment, bool, error) {
 
 // submit judges steps 7 and 9 of codes.md and hands the code to the line, or records the refusal.
 func (t *tx) submit(tradeNo string, total money.Fen, c Code) error {
-	reason, spent, err := t.judge(total, c)
+	reason, err := t.judge(total, c)
 	if err != nil {
 		return err
 	}
@@ -127,20 +126,18 @@ func (t *tx) submit(tradeNo string, total money.Fen, c Code) error {
 		return t.emit(recRejected, payment.Rejected{TradeNo: tradeNo, Reason: reason})
 	}
 	return t.emit(recSubmitted, payment.Submitted{
-		TradeNo: tradeNo, Code: c.Text, Spent: spent, Wallet: c.Wallet, Counter: c.Counter, Token: c.Token,
-		ScannedAt: c.ScannedAt.UTC().Truncate(time.Millisecond), NotAfter: c.ScannedAt.UTC().Truncate(time.Millisecond).Add(payment.PayWindow),
+		TradeNo: tradeNo, Code: c.Text, Wallet: c.Wallet, Counter: c.Counter, Token: c.Token, ScannedAt: c.ScannedAt.UTC().Truncate(time.Millisecond),
 	})
 }
 
-func (t *tx) judge(total money.Fen, c Code) (payment.Reason, []byte, error) {
+func (t *tx) judge(total money.Fen, c Code) (payment.Reason, error) {
 	if replayed, err := t.replayed(c.Text, c.Wallet, c.Counter); err != nil || replayed {
-		return payment.ReasonCodeReplayed, nil, err
+		return payment.ReasonCodeReplayed, err
 	}
 	if c.MostFen > 0 && total > c.MostFen {
-		return payment.ReasonOverCodeLimit, nil, nil
+		return payment.ReasonOverCodeLimit, nil
 	}
-	hash := sha256.Sum256([]byte(c.Text))
-	return "", hash[:], nil
+	return "", nil
 }
 
 // SubmitCode charges a code that was scanned for the trade at the counter. The trade stays NOTPAY, with the reason, where

@@ -42,12 +42,12 @@ type Opened struct {
 type Submitted struct {
 	TradeNo   string    `cbor:"1,keyasint"`
 	Code      string    `cbor:"2,keyasint"`
-	Spent     []byte    `cbor:"3,keyasint"`           // SHA-256 of the code
+	Spent     []byte    `cbor:"3,keyasint,omitempty"` // SHA-256 of the code; older journals only, it follows from the code
 	Wallet    []byte    `cbor:"4,keyasint,omitempty"` // SIGNED: the wallet's public key
 	Counter   uint32    `cbor:"5,keyasint,omitempty"` // SIGNED: its counter
 	Token     []byte    `cbor:"8,keyasint,omitempty"` // SIGNED: its wallet's token
 	ScannedAt time.Time `cbor:"6,keyasint"`
-	NotAfter  time.Time `cbor:"7,keyasint"`
+	NotAfter  time.Time `cbor:"7,keyasint,omitzero"` // zero: PayWindow after the scan
 }
 
 // Rejected says that the terminal itself refused a code: NOTPAY → PAYERROR by code, NOTPAY → NOTPAY at the counter.
@@ -242,6 +242,9 @@ func submit(p Payment, e Submitted) (Payment, error) {
 	p.State, p.Reason = Unknown, ""
 	p.Attempt++
 	p.Code, p.SubmittedAt, p.NotAfter, p.Wallet, p.Token = e.Code, e.ScannedAt, e.NotAfter, e.Wallet, e.Token
+	if p.NotAfter.IsZero() {
+		p.NotAfter = e.ScannedAt.Add(PayWindow)
+	}
 	p.LastOp, p.LastAskAt, p.AskedSince, p.PaySent = OpPay, e.ScannedAt, e.ScannedAt, true
 	return p, nil
 }

@@ -152,8 +152,10 @@ func judged(p Payment, e Answered, at time.Time) (Payment, error) {
 	return p, fmt.Errorf("%w: ledger says %s of an offline acceptance", ErrImpossible, e.State)
 }
 
-// forget drops from the state what only an open payment needs; the journal keeps it.
+// forget drops from the state what only an open payment needs, the code and the talk about it; the journal keeps it.
 func (p Payment) forget() Payment {
 	p.Code, p.Wallet, p.Accept = "", nil, nil
+	p.SubmittedAt, p.NotAfter, p.LastAskAt, p.AskedSince = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	p.LastOp, p.PaySent = OpNone, false
 	return p
 }
