@@ -88,6 +88,7 @@ type Options struct {
 	Sign   func(Acceptance) ([]byte, error)
 
 	Suspect  bool       // the cache is not to be believed: a disk that failed may have forgotten a part of it
+	Temp     string     // where Verify works; "" = the system's directory for temporary files
 	ReadOnly error      // why the book is only to be read; nil = open it whole
 	FS       journal.FS // under the journal; nil = the operating system's
 }
