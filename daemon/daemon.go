@@ -206,8 +206,9 @@ func (d *Daemon) Ready() error {
 }
 
 func openIdentity(cfg config.Config) (identity.Identity, error) {
-	if err := identity.EnsureBookKey(cfg.Terminal.IdentityDir, ledgercache.Exists(cfg.Terminal.DataDir)); err != nil {
+	key := identity.BookKeyFile(cfg.Terminal.IdentityDir, cfg.Book.KeyFile, os.Getenv(identity.CredentialsEnv))
+	if err := identity.EnsureBookKey(key, ledgercache.Exists(cfg.Terminal.DataDir)); err != nil {
 		return identity.Identity{}, err
 	}
-	return identity.Open(cfg.Terminal.IdentityDir)
+	return identity.OpenWith(cfg.Terminal.IdentityDir, key)
 }

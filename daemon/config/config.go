@@ -92,7 +92,8 @@ type Shift struct{ AutoOpen bool }
 // Book is how the book is kept.
 type Book struct {
 	Mirror    string
-	ReserveMB int // of the disk, kept free: below it nothing new is taken
+	KeyFile   string // of the book's key; "" = book.key in the identity directory
+	ReserveMB int    // of the disk, kept free: below it nothing new is taken
 }
 
 // Log is what is logged.
@@ -176,7 +177,7 @@ func (c *Config) settle(dir string) {
 	if full, err := filepath.Abs(dir); err == nil {
 		dir = full
 	}
-	for _, p := range []*string{&c.Terminal.IdentityDir, &c.Terminal.DataDir, &c.Book.Mirror, &c.Scanner.Port, &c.Printer.Port, &c.Display.Port} {
+	for _, p := range []*string{&c.Terminal.IdentityDir, &c.Terminal.DataDir, &c.Book.Mirror, &c.Book.KeyFile, &c.Scanner.Port, &c.Printer.Port, &c.Display.Port} {
 		abs(p)
 	}
 	for i := range c.Web.Tokens {

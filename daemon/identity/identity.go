@@ -8,7 +8,6 @@ package identity
 
 import (
 	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
@@ -16,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -81,8 +79,11 @@ func (id Identity) MarshalText() ([]byte, error) { return []byte(id.String()), n
 // LogValue names the terminal and nothing else.
 func (id Identity) LogValue() slog.Value { return slog.StringValue(id.String()) }
 
-// Open reads an identity directory. It fails with ErrMode or ErrBad, naming the file.
-func Open(dir string) (Identity, error) {
+// Open reads an identity directory with the book's key in it. It fails with ErrMode or ErrBad, naming the file.
+func Open(dir string) (Identity, error) { return OpenWith(dir, filepath.Join(dir, bookFile)) }
+
+// OpenWith is Open with the book's key in the file that BookKeyFile names.
+func OpenWith(dir, bookKey string) (Identity, error) {
 	var id Identity
 	if err := checkMode(dir); err != nil {
 		return id, err
@@ -108,7 +109,7 @@ func Open(dir string) (Identity, error) {
 	if id.Confirmation, err = readSecret(dir, confirmFile); err != nil {
 		return id, err
 	}
-	id.BookKey, err = readSecret(dir, bookFile)
+	id.BookKey, err = readBookKey(bookKey)
 	return id, err
 }
 
@@ -142,23 +143,6 @@ func (id *Identity) readCertificate(dir string) error {
 // TLS is how this terminal talks to its ledger: TLS 1.3, its own certificate, and no CA but the pinned one.
 func (id Identity) TLS() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{id.Certificate}, RootCAs: id.LedgerCA}
-}
-
-// EnsureBookKey makes the book's key if there is neither key nor book. Beside a book without its key it fails with
-// ErrNoBookKey and makes nothing.
-func EnsureBookKey(dir string, bookExists bool) error {
-	path := filepath.Join(dir, bookFile)
-	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if bookExists {
-		return fmt.Errorf("%w: %s; restore it from your backup of the identity directory, the book cannot be read without it", ErrNoBookKey, path)
-	}
-	var key [32]byte
-	if _, err := rand.Read(key[:]); err != nil {
-		return err
-	}
-	return writeDurably(path, hex.EncodeToString(key[:])+"\n")
 }
 
 // writeDurably writes a new secret so that it is there whole or not at all.
@@ -220,9 +204,13 @@ func readSecret(dir, name string) (s Secret, err error) {
 	if err != nil {
 		return s, err
 	}
+	return parseSecret(raw, filepath.Join(dir, name))
+}
+
+func parseSecret(raw []byte, path string) (s Secret, err error) {
 	key, err := hex.DecodeString(strings.TrimSpace(string(raw)))
 	if err != nil || len(key) != len(s) {
-		return s, bad(dir, name, "is not 32 bytes of hex")
+		return s, fmt.Errorf("%w: %s is not 32 bytes of hex", ErrBad, path)
 	}
 	copy(s[:], key)
 	return s, nil

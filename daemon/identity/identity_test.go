@@ -209,7 +209,7 @@ func TestTheBookKeyIsMadeOnce(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := EnsureBookKey(dir, false); err != nil {
+	if err := EnsureBookKey(path, false); err != nil {
 		t.Fatal(err)
 	}
 	first, err := os.ReadFile(path)
@@ -217,7 +217,7 @@ func TestTheBookKeyIsMadeOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, book := range []bool{false, true} {
-		if err := EnsureBookKey(dir, book); err != nil {
+		if err := EnsureBookKey(path, book); err != nil {
 			t.Errorf("beside a key, book %v: %v", book, err)
 		}
 	}
@@ -234,7 +234,7 @@ func TestTheBookKeyIsMadeOnce(t *testing.T) {
 
 func TestNoBookKeyIsMadeBesideABook(t *testing.T) {
 	dir := t.TempDir()
-	if err := EnsureBookKey(dir, true); !errors.Is(err, ErrNoBookKey) {
+	if err := EnsureBookKey(filepath.Join(dir, bookFile), true); !errors.Is(err, ErrNoBookKey) {
 		t.Errorf("error is %v, want ErrNoBookKey", err)
 	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
