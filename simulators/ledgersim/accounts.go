@@ -15,6 +15,8 @@ import (
 const (
 	accountBank = "bank" // where the customers' money came from
 	accountFees = "fees"
+	// accountGuarantee is what the ledger pays for offline payments that the terminal took by the rules.
+	accountGuarantee = "guarantee"
 )
 
 func walletAccount(phone string) string { return "wallet:" + phone }

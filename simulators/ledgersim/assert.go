@@ -119,17 +119,27 @@ func (a *Assertion) trades(txn *badger.Txn, effects map[string]effect) error {
 	if err != nil {
 		return err
 	}
-	refunded, feeBack, err := a.refunds(txn, effects)
+	guaranteed := map[string]bool{} // paid by the ledger's guarantee: no customer's money moved
+	for _, t := range trades {
+		guaranteed[t.ref()] = t.Bearer == wire.BearerLedger
+	}
+	refunded, feeBack, err := a.refunds(txn, effects, guaranteed)
 	if err != nil {
 		return err
 	}
 	for _, t := range trades {
 		var pay, back effect
-		if t.State == wire.StateSuccess || t.State == wire.StateRevoked {
-			pay = effect{1, -t.PaidFen, t.FeeFen}
+		customer := t.PaidFen
+		if guaranteed[t.ref()] {
+			customer = 0
 		}
-		if t.State == wire.StateRevoked {
-			back = effect{1, t.PaidFen, -t.FeeFen}
+		if paid := !t.PaidAt.IsZero(); paid && (t.State == wire.StateSuccess || t.State == wire.StateRevoked) {
+			pay = effect{1, -customer, t.FeeFen}
+			if t.State == wire.StateRevoked {
+				back = effect{1, customer, -t.FeeFen}
+			}
+		} else if t.State == wire.StateSuccess {
+			a.violate("trade %s is SUCCESS and was never paid", t.ref())
 		}
 		a.expect(effects, "pay "+t.ref(), pay)
 		a.expect(effects, "reverse "+t.ref(), back)
@@ -149,7 +159,7 @@ func (a *Assertion) trades(txn *badger.Txn, effects map[string]effect) error {
 }
 
 // refunds checks every refund and answers, by trade, what they gave back of the payment and of the fee.
-func (a *Assertion) refunds(txn *badger.Txn, effects map[string]effect) (refunded, feeBack map[string]money.Fen, err error) {
+func (a *Assertion) refunds(txn *badger.Txn, effects map[string]effect, guaranteed map[string]bool) (refunded, feeBack map[string]money.Fen, err error) {
 	refunded, feeBack = map[string]money.Fen{}, map[string]money.Fen{}
 	all, err := list[storedRefund](txn, "refund/")
 	for _, r := range all {
@@ -157,6 +167,9 @@ func (a *Assertion) refunds(txn *badger.Txn, effects map[string]effect) (refunde
 		if r.Answer.State == wire.RefundSuccess {
 			want = effect{1, r.Answer.RefundFen, -r.Answer.FeeBackFen}
 			ref := r.TerminalID + "/" + r.Asked.TradeNo
+			if guaranteed[ref] {
+				want.customer = 0
+			}
 			refunded[ref] += r.Answer.RefundFen
 			feeBack[ref] += r.Answer.FeeBackFen
 		}

@@ -131,6 +131,7 @@ type terminal struct {
 	Past       []string `json:"past,omitempty"` // epochs that a later one replaced
 	News       uint64   `json:"news"`           // sequence of the newest push
 	Acked      uint64   `json:"acked"`          // up to here the terminal's book has them
+	Heads      uint32   `json:"heads"`          // heads of its book that were countersigned
 }
 
 func terminalKey(id string) string { return "terminal/" + id }

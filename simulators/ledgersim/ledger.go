@@ -49,9 +49,16 @@ type Ledger struct {
 	mu      sync.Mutex // held for every operation on the books
 	random  *rand.Rand
 	conns   map[string]*conn // by terminal
+	closed  session          // for maintenance
 	link    linkState
 	faults  []*Fault
 	closing sync.Once
+
+	publics sync.Map // keys of terminals, by id
+	certs   struct { // wallet certificates that were verified, by hash
+		sync.Mutex
+		seen map[[32]byte]bool
+	}
 }
 
 // Open opens the ledger in o.Dir, or founds one with its four customers, and binds its address.

@@ -76,7 +76,7 @@ func (l *Ledger) refundOnce(txn *badger.Txn, terminalID string, m *wire.Refund) 
 	if err != nil {
 		return out, err
 	}
-	err = l.post(txn, "refund", terminalID+"/"+m.RefundNo, line{walletAccount(t.Phone), m.RefundFen},
+	err = l.post(txn, "refund", terminalID+"/"+m.RefundNo, line{t.payerAccount(), m.RefundFen},
 		line{merchantAccount(t.MerchantID), -(m.RefundFen - feeBack)}, line{accountFees, -feeBack})
 	if err != nil {
 		return out, err

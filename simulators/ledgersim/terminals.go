@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -40,6 +41,25 @@ type conn struct {
 	wake     chan struct{} // there may be news
 	told     uint64        // news sent on this connection; only tell uses it
 	gone     sync.Once
+
+	version int                   // minor version of the protocol
+	since   time.Time             // of the hello
+	heard   atomic.Int64          // last sign of life, Unix milliseconds
+	have    map[wire.Topic]uint32 // signed news that were sent; only announce uses it after the hello
+	changed chan struct{}         // signed news may have changed
+}
+
+// lastHeard is when the terminal gave its last sign of life.
+func (c *conn) lastHeard() time.Time { return time.UnixMilli(c.heard.Load()) }
+
+func (c *conn) hear() { c.heard.Store(c.ledger.now().UnixMilli()) }
+
+// hurry says that signed news may have changed.
+func (c *conn) hurry() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
 }
 
 func (c *conn) close() { c.gone.Do(func() { c.ws.Close() }) }
@@ -69,7 +89,7 @@ func (l *Ledger) serveTerminal(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	c := &conn{ws: ws, ledger: l, slots: make(chan struct{}, maxAtOnce), wake: make(chan struct{}, 1)}
+	c := &conn{ws: ws, ledger: l, slots: make(chan struct{}, maxAtOnce), wake: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 	defer c.close()
 	if ws.Subprotocol() != wire.Subprotocol {
 		ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseProtocolError, "subprotocol"), time.Now().Add(writeWait))
@@ -84,6 +104,9 @@ func (l *Ledger) serveTerminal(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go c.tell(ctx)
+	if c.version >= 2 {
+		go c.announce(ctx)
+	}
 	c.listen(ctx)
 }
 
@@ -107,12 +130,13 @@ func (c *conn) hello(cert *x509.Certificate) error {
 	welcome, err := c.ledger.greet(h, cert)
 	var no refusal
 	if errors.As(err, &no) {
-		c.send(frame.ID, wire.Refused{Code: string(no), Detail: "see the terminal's book", RetryAfterMillis: 60000})
+		c.send(frame.ID, wire.Refused{Code: string(no), Detail: "see the terminal's book", RetryAfterMillis: c.ledger.restAfter(no).Milliseconds()})
 	}
 	if err != nil {
 		return err
 	}
-	c.terminal, c.told = h.TerminalID, h.NewsCursor
+	c.terminal, c.told, c.version, c.have, c.since = h.TerminalID, h.NewsCursor, welcome.Version, h.Have, c.ledger.now()
+	c.hear()
 	if !c.ledger.adopt(c) {
 		return errors.New("the link went down")
 	}
@@ -172,9 +196,16 @@ func (l *Ledger) newsAfter(terminalID string, sequence uint64) (news []wire.Resu
 func (l *Ledger) greet(h *wire.Hello, cert *x509.Certificate) (welcome wire.Welcome, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	version, err := l.agree(h)
+	if err != nil {
+		return welcome, err
+	}
 	err = l.db.Update(func(txn *badger.Txn) error {
 		t, err := l.terminalOf(txn, h.TerminalID)
 		if err != nil {
+			return err
+		}
+		if err := errors.Join(l.renew(txn), l.publishFees(txn, t)); err != nil {
 			return err
 		}
 		public, isKey := cert.PublicKey.(ed25519.PublicKey)
@@ -185,13 +216,70 @@ func (l *Ledger) greet(h *wire.Hello, cert *x509.Certificate) (welcome wire.Welc
 			return err
 		}
 		welcome = wire.Welcome{
-			Version: 1, AckedSequence: t.Sequence, AckedHead: t.Head, NewsSequence: t.News,
+			Version: version, AckedSequence: t.Sequence, AckedHead: t.Head, NewsSequence: t.News,
 			Time: wire.Millis(l.now().UnixMilli()), PingEveryMillis: pingEvery.Milliseconds(),
 		}
 		t.Acked = max(t.Acked, min(h.NewsCursor, t.News))
 		return put(txn, terminalKey(t.ID), t)
 	})
 	return welcome, err
+}
+
+// agree chooses the version of the protocol, or refuses the connection.
+func (l *Ledger) agree(h *wire.Hello) (int, error) {
+	now := l.now()
+	switch version := min(max(h.Version, 1), wire.Version); {
+	case !now.Before(l.closed.From) && now.Before(l.closed.To):
+		return 0, refusal(wire.RefusedMaintenance)
+	case version < wire.MinVersion || version < h.MinVersion:
+		return 0, refusal(wire.RefusedVersion)
+	default:
+		return version, nil
+	}
+}
+
+// restAfter is how long a terminal whose hello was refused shall stay away.
+func (l *Ledger) restAfter(no refusal) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if no == wire.RefusedMaintenance {
+		return max(l.closed.To.Sub(l.now()), time.Second)
+	}
+	return time.Minute
+}
+
+// announce sends the signed news that the terminal lacks, now and whenever they change.
+func (c *conn) announce(ctx context.Context) {
+	if c.have == nil {
+		c.have = map[wire.Topic]uint32{}
+	}
+	for {
+		var list []wire.News
+		c.ledger.mu.Lock()
+		err := c.ledger.db.View(func(txn *badger.Txn) (err error) {
+			list, err = c.ledger.newsFor(txn, c.terminal, c.have)
+			return err
+		})
+		c.ledger.mu.Unlock()
+		if err != nil {
+			c.ledger.log.Error("news not read", slog.Any("err", err))
+			return
+		}
+		for _, n := range list {
+			for _, part := range frames(n) {
+				if c.send(0, part) != nil {
+					c.close()
+					return
+				}
+			}
+			c.have[n.Topic] = n.Version
+		}
+		select {
+		case <-c.changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // judge compares a book with what the ledger holds of it: an older or a parallel one is refused, one of a new epoch is
@@ -233,11 +321,15 @@ func (l *Ledger) forget(c *conn) {
 	if l.conns[c.terminal] == c {
 		delete(l.conns, c.terminal)
 	}
+	l.noteSession(c)
 }
 
 // listen reads messages until the connection ends. Each is worked on by itself, so that a slow one holds up none.
 func (c *conn) listen(ctx context.Context) {
-	alive := func(string) error { return c.ws.SetReadDeadline(time.Now().Add(readWait)) }
+	alive := func(string) error {
+		c.hear()
+		return c.ws.SetReadDeadline(time.Now().Add(readWait))
+	}
 	c.ws.SetPingHandler(func(data string) error {
 		alive("")
 		err := c.ws.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(writeWait))
@@ -294,6 +386,12 @@ func (c *conn) work(ctx context.Context, data []byte) {
 	if fate.twice {
 		answer = c.ledger.reply(c.terminal, body)
 	}
+	if parts, ok := answer.([]wire.News); ok { // the one answer of several frames
+		for _, part := range parts {
+			c.send(frame.ID, part)
+		}
+		return
+	}
 	if answer == nil || fate.dropReply || !pause(ctx, fate.after) {
 		return
 	}
@@ -337,6 +435,14 @@ func (l *Ledger) reply(terminalID string, body any) any {
 		out, err = l.refund(terminalID, m)
 	case *wire.Anchor:
 		out, err = l.anchor(terminalID, m)
+	case *wire.Upload:
+		out, err = l.uploads(m)
+	case *wire.Time:
+		out, err = l.signTime(m)
+	case *wire.Want:
+		out, err = l.want(terminalID, m.Topic)
+	case *wire.Statement:
+		err = refusal(wire.RefusedNotReady)
 	case *wire.Ack:
 		out, err = nil, l.acknowledge(terminalID, m)
 	default:
@@ -344,6 +450,8 @@ func (l *Ledger) reply(terminalID string, body any) any {
 	}
 	var no refusal
 	switch {
+	case errors.As(err, &no) && no == wire.RefusedNotReady: // this ledger has no day's bill to offer
+		return wire.Refused{Code: string(no), RetryAfterMillis: 60000}
 	case errors.As(err, &no):
 		return wire.Refused{Code: string(no)}
 	case err != nil:
@@ -364,6 +472,8 @@ func wellFormed(body any) bool {
 		return isULID(m.TradeNo)
 	case *wire.Reverse:
 		return isULID(m.TradeNo) && m.TotalFen >= 0
+	case *wire.Upload:
+		return len(m.Items) > 0 && len(m.Items) <= wire.MaxUploads
 	case *wire.Refund:
 		return isULID(m.TradeNo) && isULID(m.RefundNo) && m.RefundFen.CheckPayable() == nil
 	}
@@ -379,6 +489,7 @@ func isULID(s string) bool {
 func (l *Ledger) anchor(terminalID string, m *wire.Anchor) (wire.Anchored, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	out := wire.Anchored{Epoch: m.Epoch, Sequence: m.Sequence, Head: m.Head}
 	err := l.db.Update(func(txn *badger.Txn) error {
 		t, err := l.terminalOf(txn, terminalID)
 		if err != nil {
@@ -388,9 +499,15 @@ func (l *Ledger) anchor(terminalID string, m *wire.Anchor) (wire.Anchored, error
 			return err
 		}
 		t.Epoch, t.Sequence, t.Head = m.Epoch, m.Sequence, m.Head
+		if out.Signed, err = l.countersign(&t, m); err != nil {
+			return err
+		}
+		if err := put(txn, anchorKey(terminalID, m.Sequence), m.Head); err != nil {
+			return err
+		}
 		return put(txn, terminalKey(terminalID), t)
 	})
-	return wire.Anchored{Epoch: m.Epoch, Sequence: m.Sequence, Head: m.Head}, err
+	return out, err
 }
 
 // acknowledge notes which news are durable in the terminal's book. They are kept all the same: a book that is restored from

@@ -48,6 +48,8 @@ type trade struct {
 	Content     map[int]string       `json:"content,omitempty"` // of each attempt, hashed: to tell a repeat from a reuse
 	Answers     map[int]wire.Outcome `json:"answers,omitempty"` // to each attempt that was declined
 	Confirmed   bool                 `json:"confirmed,omitempty"`
+	Uploaded    string               `json:"uploaded,omitempty"` // hash of the evidence that was uploaded
+	Bearer      string               `json:"bearer,omitempty"`   // who bears an upload that the wallet did not pay
 }
 
 func (t trade) ref() string { return t.TerminalID + "/" + t.TradeNo }
@@ -61,7 +63,7 @@ func (l *Ledger) number() string { return ulid.MustNew(ulid.Timestamp(l.now()), 
 
 // outcome is the ledger's word about a trade.
 func (t trade) outcome() wire.Outcome {
-	o := wire.Outcome{TradeNo: t.TradeNo, State: t.State, LedgerNo: t.LedgerNo, Reason: t.Reason, TotalFen: t.TotalFen, RefundedFen: t.RefundedFen}
+	o := wire.Outcome{TradeNo: t.TradeNo, State: t.State, LedgerNo: t.LedgerNo, Reason: t.Reason, TotalFen: t.TotalFen, RefundedFen: t.RefundedFen, Bearer: t.Bearer}
 	if t.State == wire.StatePayError {
 		o.Attempt = t.Attempt
 	}
@@ -150,7 +152,7 @@ func (l *Ledger) charge(txn *badger.Txn, t *trade, m *wire.Pay) error {
 	if l.takeFault("pay", "decline") != nil {
 		return refusal("DECLINED")
 	}
-	w, stepUp, err := l.payer(txn, string(m.Code), t.TotalFen, now)
+	w, stepUp, err := l.payer(txn, t.ref(), string(m.Code), t.TotalFen, now)
 	if err != nil {
 		return err
 	}
@@ -167,7 +169,7 @@ func (l *Ledger) charge(txn *badger.Txn, t *trade, m *wire.Pay) error {
 
 // payer knows the customer by the code and spends it. A code that is refused for what it is stays unspent; one that was
 // read is spent, whatever comes of the payment.
-func (l *Ledger) payer(txn *badger.Txn, code string, total money.Fen, now time.Time) (w wallet, stepUp bool, err error) {
+func (l *Ledger) payer(txn *badger.Txn, ref, code string, total money.Fen, now time.Time) (w wallet, stepUp bool, err error) {
 	if len(code) == 18 {
 		w, err = l.payerOnline(txn, code, now)
 		return w, err == nil && total > w.StepUpFen, err
@@ -181,13 +183,13 @@ func (l *Ledger) payer(txn *badger.Txn, code string, total money.Fen, now time.T
 		return w, false, refusal("WALLET_UNKNOWN")
 	}
 	spent := fmt.Sprintf("spent/%x/%d", s.wallet, s.counter)
-	if err := get(txn, spent, new(bool)); err == nil {
+	if err := get(txn, spent, new(any)); err == nil {
 		return w, false, refusal("CODE_SPENT")
 	}
 	if total > s.most {
 		return w, false, refusal("OVER_CODE_LIMIT")
 	}
-	if err := put(txn, spent, true); err != nil {
+	if err := put(txn, spent, ref); err != nil {
 		return w, false, err
 	}
 	return w, false, get(txn, walletKey(phone), &w)
@@ -216,6 +218,21 @@ func (l *Ledger) take(txn *badger.Txn, t *trade, w wallet) error {
 	if err := l.affordable(txn, w, t.TotalFen); err != nil {
 		return err
 	}
+	return l.move(txn, t, w)
+}
+
+// move makes the payment of a customer whose wallet can bear it.
+func (l *Ledger) move(txn *badger.Txn, t *trade, w wallet) error {
+	t.Phone = w.Phone
+	if err := l.moveFrom(txn, t, walletAccount(w.Phone)); err != nil {
+		return err
+	}
+	w.spend(t.TotalFen, t.PaidAt)
+	return put(txn, walletKey(w.Phone), w)
+}
+
+// moveFrom makes the payment from an account.
+func (l *Ledger) moveFrom(txn *badger.Txn, t *trade, from string) error {
 	var shop merchant
 	if err := get(txn, merchantKey(t.MerchantID), &shop); err != nil {
 		return err
@@ -224,18 +241,21 @@ func (l *Ledger) take(txn *badger.Txn, t *trade, w wallet) error {
 	if err != nil {
 		return err
 	}
-	err = l.post(txn, "pay", t.ref(), line{walletAccount(w.Phone), -t.TotalFen},
+	err = l.post(txn, "pay", t.ref(), line{from, -t.TotalFen},
 		line{merchantAccount(t.MerchantID), t.TotalFen - fee}, line{accountFees, fee})
 	if err != nil {
 		return err
 	}
-	now := l.now()
-	w.spend(t.TotalFen, now)
-	if err := put(txn, walletKey(w.Phone), w); err != nil {
-		return err
-	}
-	t.State, t.Reason, t.Phone, t.PaidFen, t.FeeFen, t.PaidAt, t.LedgerNo = wire.StateSuccess, "", w.Phone, t.TotalFen, fee, now, l.number()
+	t.State, t.Reason, t.PaidFen, t.FeeFen, t.PaidAt, t.LedgerNo = wire.StateSuccess, "", t.TotalFen, fee, l.now(), l.number()
 	return nil
+}
+
+// payerAccount is where the money of a trade came from, and goes back to.
+func (t trade) payerAccount() string {
+	if t.Bearer == wire.BearerLedger {
+		return accountGuarantee
+	}
+	return walletAccount(t.Phone)
 }
 
 // decline ends the present attempt and keeps its answer for a repeat.
@@ -327,7 +347,7 @@ func (l *Ledger) giveBack(txn *badger.Txn, t *trade, reason string) error {
 	if t.RefundedFen > 0 {
 		return nil
 	}
-	err := l.post(txn, "reverse", t.ref(), line{walletAccount(t.Phone), t.PaidFen},
+	err := l.post(txn, "reverse", t.ref(), line{t.payerAccount(), t.PaidFen},
 		line{merchantAccount(t.MerchantID), -(t.PaidFen - t.FeeFen)}, line{accountFees, -t.FeeFen})
 	if err != nil {
 		return err

@@ -22,6 +22,13 @@ type signedCode struct {
 	wallet  []byte // public key
 	counter uint32
 	most    money.Fen
+
+	created     int64 // Unix seconds
+	from, until int64 // of the certificate
+	maxCount    uint16
+	single      money.Fen // most in one offline payment
+	allowance   money.Fen
+	forged      bool // the wallet's signature is false
 }
 
 // The places of a SIGNED code's fields in its 244 bytes.
@@ -37,8 +44,9 @@ const (
 
 func u32(b []byte, at int) uint32 { return binary.BigEndian.Uint32(b[at:]) }
 
-// readSigned verifies a SIGNED code by the ledger's issuer key at the time, and answers what it says or why it is refused.
-func readSigned(text string, issuer ed25519.PublicKey, now time.Time) (signedCode, string) {
+// openSigned verifies the signatures of a SIGNED code by the ledger's issuer key, and answers what it says or why it is
+// refused. Whether it is in time is another question. once lets a certificate that was verified before pass.
+func openSigned(text string, issuer ed25519.PublicKey, once func(cert []byte, verify func() bool) bool) (signedCode, string) {
 	raw, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil || len(raw) != signedBytes || base64.StdEncoding.EncodeToString(raw) != text {
 		return signedCode{}, "MALFORMED"
@@ -55,29 +63,47 @@ func readSigned(text string, issuer ed25519.PublicKey, now time.Time) (signedCod
 	if id := sha256.Sum256(issuer); u32(cert, 4) != u32(id[:], 0) {
 		return signedCode{}, "UNKNOWN_ISSUER"
 	}
-	if !ed25519.Verify(issuer, append([]byte("yupay-cert-v1"), cert[:64]...), cert[64:]) {
+	if !once(cert, func() bool { return ed25519.Verify(issuer, append([]byte("yupay-cert-v1"), cert[:64]...), cert[64:]) }) {
 		return signedCode{}, "CERT_FORGED"
 	}
-	from, until, second := int64(u32(cert, 48)), int64(u32(cert, 52)), now.Unix()
-	switch {
-	case second < from:
-		return signedCode{}, "CERT_NOT_YET_VALID"
-	case second > until:
-		return signedCode{}, "CERT_EXPIRED"
-	case until-from > 72*3600:
-		return signedCode{}, "CERT_TOO_LONG"
-	}
 	wallet := cert[16:48]
-	if !ed25519.Verify(wallet, append([]byte("yupay-code-v1"), raw[atTemplate:atSignature-2]...), raw[atSignature:]) {
-		return signedCode{}, "CODE_FORGED"
+	forged := !ed25519.Verify(wallet, append([]byte("yupay-code-v1"), raw[atTemplate:atSignature-2]...), raw[atSignature:])
+	s := signedCode{
+		token: hex.EncodeToString(cert[8:16]), wallet: wallet, counter: u32(raw, atCounter), most: money.Fen(u32(raw, atMost)),
+		created: int64(u32(raw, atCreated)), from: int64(u32(cert, 48)), until: int64(u32(cert, 52)),
+		maxCount: binary.BigEndian.Uint16(cert[2:]), single: money.Fen(u32(cert, 56)), allowance: money.Fen(u32(cert, 60)), forged: forged,
 	}
-	switch created := int64(u32(raw, atCreated)); {
-	case created > second+30:
-		return signedCode{}, "CODE_FROM_FUTURE"
-	case created < second-60:
-		return signedCode{}, "CODE_EXPIRED"
+	return s, ""
+}
+
+// judgeTime says why a code is refused at a time that is known up to a bound, "" if it is not. That the wallet's signature
+// is false comes between the certificate's life and the code's.
+func (s signedCode) judgeTime(now time.Time, bound time.Duration) string {
+	second, slack := now.Unix(), int64(bound/time.Second)
+	switch {
+	case second < s.from:
+		return "CERT_NOT_YET_VALID"
+	case second > s.until:
+		return "CERT_EXPIRED"
+	case s.until-s.from > 72*3600:
+		return "CERT_TOO_LONG"
+	case s.forged:
+		return "CODE_FORGED"
+	case s.created > second+30+slack:
+		return "CODE_FROM_FUTURE"
+	case s.created < second-60-slack:
+		return "CODE_EXPIRED"
 	}
-	return signedCode{hex.EncodeToString(cert[8:16]), wallet, u32(raw, atCounter), money.Fen(u32(raw, atMost))}, ""
+	return ""
+}
+
+// readSigned verifies a SIGNED code by the ledger's issuer key at the time, and answers what it says or why it is refused.
+func readSigned(text string, issuer ed25519.PublicKey, now time.Time) (signedCode, string) {
+	s, no := openSigned(text, issuer, func(_ []byte, verify func() bool) bool { return verify() })
+	if no == "" {
+		no = s.judgeTime(now, 0)
+	}
+	return s, no
 }
 
 // order is what an ORDER says.
