@@ -39,6 +39,7 @@ const foldWithin = 3 * time.Second
 // reading is the derived state of a book that reads only: Badger is closed, and nothing is written anywhere.
 type reading struct {
 	cause error
+	never bool               // there was no book
 	seen  string             // the journal's directory as it was read, to notice when a person has changed it
 	stop  context.CancelFunc // of the folding
 	ended chan struct{}      // the folding has ended
@@ -95,7 +96,8 @@ func (b *Book) read(ctx context.Context, cause error) error {
 	b.err = named(errors.Join(cause, err))
 	b.log.Error("book opened read-only", slog.Any("err", b.err))
 	if err != nil || !found {
-		r.complete = err == nil // there never was a book: nothing is all there is
+		r.never = err == nil
+		r.complete = r.never // there never was a book: nothing is all there is
 		close(r.ended)
 		return nil
 	}
@@ -175,6 +177,9 @@ func (b *Book) Mended() bool {
 		if s.Free < b.guard.toStart(b.guard.held) {
 			return false
 		}
+	}
+	if !b.reading.never && !Exists(b.opts.Dir) {
+		return false // the disk is away: what can be written now is the place where it belongs
 	}
 	if errors.Is(b.Err(), ErrDamaged) {
 		return fingerprint(b.journalDir()) != b.reading.seen

@@ -161,6 +161,10 @@ func TestTheReasonThatADaemonGivesIsKept(t *testing.T) {
 	if !s.Mended() {
 		t.Error("a disk that takes a file is not mended")
 	}
+	check(t, os.Rename(s.journalDir(), s.journalDir()+".away"))
+	if s.Mended() {
+		t.Error("the empty place of a disk that was pulled out is mended: a new book would begin there")
+	}
 	if left, err := filepath.Glob(filepath.Join(s.opts.Dir, "probe-*")); err != nil || len(left) > 0 {
 		t.Errorf("%v %v", left, err)
 	}
