@@ -100,13 +100,15 @@ func terminalExposure(s state) (payment.Exposure, error) {
 	if err != nil || e.Count == 0 {
 		return e, err
 	}
-	err = s.scan(prefixUpload, nil, false, func(k, _ []byte) (bool, error) {
-		var p payment.Payment
-		err := get(s, key(prefixTrade, k[len(prefixUpload):]), &p)
-		if e.OldestAt.IsZero() || p.AcceptedAt.Before(e.OldestAt) { // the trade that was opened first may be accepted last
-			e.OldestAt = p.AcceptedAt
+	err = s.scan(prefixUpload, nil, false, func(_, v []byte) (bool, error) {
+		if len(v) != 8 {
+			return false, errRow
 		}
-		return true, err
+		at := time.UnixMilli(int64(binary.BigEndian.Uint64(v))).UTC()
+		if e.OldestAt.IsZero() || at.Before(e.OldestAt) { // the trade that was opened first may be accepted last
+			e.OldestAt = at
+		}
+		return true, nil
 	})
 	return e, err
 }

@@ -60,7 +60,7 @@ func (r row) encode() []byte {
 	return append(append(b, r.operator...), r.tail...)
 }
 
-var errRow = errors.New("ledgercache: a row of the day index cannot be read")
+var errRow = errors.New("ledgercache: a row of an index cannot be read")
 
 func decodeRow(b []byte) (r row, err error) {
 	if len(b) == 0 {
@@ -91,7 +91,7 @@ func entries(p payment.Payment, trade []byte) []entry {
 	list := []entry{{dayKey(p, trade), rowOf(p).encode()}, {amountKey(p.TotalFen, trade), nil}}
 	switch {
 	case p.State == payment.AcceptedOffline:
-		list = append(list, entry{key(prefixUpload, trade), nil})
+		list = append(list, entry{key(prefixUpload, trade), binary.BigEndian.AppendUint64(nil, uint64(p.AcceptedAt.UnixMilli()))})
 	case p.Open():
 		list = append(list, entry{key(prefixOpenTrade, trade), []byte{byte(p.Lane())}})
 	case p.State != payment.Success:

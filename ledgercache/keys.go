@@ -36,7 +36,7 @@ var (
 	prefixWallet      = []byte("w") // + wallet public key → highest counter
 	prefixCertUsed    = []byte("e") // + wallet public key → payment.Exposure: all that was ever accepted under it
 	prefixWalletOpen  = []byte("f") // + wallet public key → payment.Exposure: what the ledger has not judged
-	prefixUpload      = []byte("v") // + trade: accepted offline, not judged
+	prefixUpload      = []byte("v") // + trade → when it was accepted, Unix milliseconds: not judged
 	prefixDenied      = []byte("B") // + first byte of a wallet's token → the tokens with it that may not pay offline
 	prefixMark        = []byte("M") // + topic of signed news → trust.Mark
 	prefixDay         = []byte("d") // + day + trade → row

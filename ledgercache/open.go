@@ -25,7 +25,7 @@ type meta struct {
 }
 
 // cacheFormat is the form of the derived state. A cache of another form is rebuilt.
-const cacheFormat = 3
+const cacheFormat = 4
 
 // rebuildGroup is how many records one transaction of a rebuild folds.
 const rebuildGroup = 64
