@@ -49,6 +49,7 @@ type trade struct {
 	Answers     map[int]wire.Outcome `json:"answers,omitempty"` // to each attempt that was declined
 	Confirmed   bool                 `json:"confirmed,omitempty"`
 	Uploaded    string               `json:"uploaded,omitempty"` // hash of the evidence that was uploaded
+	Judged      *wire.Outcome        `json:"judged,omitempty"`   // the answer to the upload of a trade that had ended before
 	Bearer      string               `json:"bearer,omitempty"`   // who bears an upload that the wallet did not pay
 }
 

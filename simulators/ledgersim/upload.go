@@ -185,8 +185,14 @@ func (l *Ledger) judge(txn *badger.Txn, past *history, u *upload) (out wire.Outc
 	t, answered, err := l.uploadTrade(txn, u)
 	if err != nil || answered {
 		out = t.outcome()
+		if t.Judged != nil {
+			out = *t.Judged
+		}
 		out.Replayed = answered
 		return out, err
+	}
+	if t.State == wire.StateClosed || t.State == wire.StateRevoked {
+		return l.tooLate(txn, t, u)
 	}
 	t.Path, t.Uploaded, t.Reason = "offline", u.content, ""
 	var w wallet
@@ -229,10 +235,18 @@ func (l *Ledger) uploadTrade(txn *badger.Txn, u *upload) (t trade, answered bool
 	case t.State == wire.StateSuccess && !u.item.Withdrawn: // it had been paid online before it was converted
 		t.Uploaded = u.content
 		return t, true, put(txn, tradeKey(owner, t.TradeNo), t)
-	case t.State == wire.StateClosed, t.State == wire.StateRevoked:
-		u.failed = append([]string{"ORDER_CLOSED"}, u.failed...)
 	}
 	return t, false, nil
+}
+
+// tooLate bounces the evidence of a trade that had ended before, by a reversal: what was done stays as it is.
+func (l *Ledger) tooLate(txn *badger.Txn, t trade, u *upload) (wire.Outcome, error) {
+	out := wire.Outcome{TradeNo: t.TradeNo, State: wire.StateBounced, TotalFen: t.TotalFen, Reason: "ORDER_CLOSED", Bearer: wire.BearerMerchant}
+	if u.item.Withdrawn {
+		out = t.outcome()
+	}
+	t.Uploaded, t.Judged = u.content, &out
+	return out, put(txn, tradeKey(t.TerminalID, t.TradeNo), t)
 }
 
 // payerOffline spends the code and judges checks 4, 5 and 8 by the customer's side of the books.
