@@ -86,7 +86,7 @@ func callsOfADay(t *testing.T) int {
 
 func TestWhateverCallToTheDiskFailsNothingAcknowledgedIsLost(t *testing.T) {
 	calls := callsOfADay(t)
-	seed, rounds := uint64(time.Now().UnixNano()), 60
+	seed, rounds := uint64(time.Now().UnixNano()), 30
 	if os.Getenv("YUPOS_FULL") != "" {
 		rounds = 5 * calls * 4
 	}
@@ -160,4 +160,26 @@ func TestWithoutSyncAPowerCutDoesLoseWhatWasAcknowledged(t *testing.T) { // the 
 		check(t, d.s.Close())
 	}
 	t.Error("a disk that does not sync loses nothing: the floppy is too kind")
+}
+
+func TestADiskThatFailsWhileNothingIsSoldSealsTheBookToo(t *testing.T) {
+	d := newDay(t)
+	disk := newFloppy(t, 1, failSync, 0)
+	d.s.opts.FS = disk
+	d.s.open()
+	disk.mu.Lock()
+	disk.bad = "HEAD" // which follows by itself in a moment
+	disk.mu.Unlock()
+	p, _, err := d.s.OpenTrade(ctx, d.s.online(0))
+	d.ack(p, err)
+	select {
+	case <-d.s.Failed():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the book does not learn that its journal was sealed")
+	}
+	wantErr(t, d.s.Err(), ErrSealed)
+	_ = d.s.Close()
+	d.s.opts.FS = nil
+	d.s.open()
+	d.holds()
 }

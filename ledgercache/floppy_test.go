@@ -28,7 +28,8 @@ type floppy struct {
 	fault fault
 	at    int // number of the call that fails; 0 = none
 	calls int
-	off   bool // the power is gone: nothing works
+	bad   string // name of a file whose every sync fails
+	off   bool   // the power is gone: nothing works
 
 	files map[*sheet]bool
 	paths map[string]*sheet // sheets by their present name
@@ -295,7 +296,11 @@ func (f *floppyFile) Sync() error {
 	if f.s.failed && !f.d.off {
 		f.d.t.Errorf("%s is synced again after its sync failed", filepath.Base(f.name))
 	}
-	if err := f.d.call("sync"); err != nil {
+	err := f.d.call("sync")
+	if err == nil && filepath.Base(f.name) == f.d.bad {
+		err = syscall.EIO
+	}
+	if err != nil {
 		f.s.failed = true
 		return err
 	}

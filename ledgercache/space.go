@@ -250,6 +250,11 @@ func (b *Book) watchDisks() {
 		case <-tick.C:
 		}
 		b.measure()
+		if b.reading == nil {
+			if err := b.journal.ReadOnly(); err != nil { // a head that was written while nothing was sold
+				b.seal(err)
+			}
+		}
 	}
 }
 
