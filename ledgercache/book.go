@@ -87,8 +87,10 @@ type Options struct {
 	Limits payment.Limits
 	Sign   func(Acceptance) ([]byte, error)
 
-	Suspect  bool       // the cache is not to be believed: a disk that failed may have forgotten a part of it
-	Temp     string     // where Verify works; "" = the system's directory for temporary files
+	Suspect  bool     // the cache is not to be believed: a disk that failed may have forgotten a part of it
+	Temp     string   // where Verify works; "" = the system's directory for temporary files
+	Progress Progress // told about once a second while Open or the check after it goes over the whole journal; may be nil
+
 	ReadOnly error      // why the book is only to be read; nil = open it whole
 	FS       journal.FS // under the journal; nil = the operating system's
 }

@@ -31,7 +31,7 @@ func opensRight(t *testing.T, o Options) {
 // TestAnyDamagedFileOfTheCacheEndsInTheJournalsState spoils every file of a cache, of a running book and of one that was
 // stopped, in many places: the book opens, and says what the journal says.
 func TestAnyDamagedFileOfTheCacheEndsInTheJournalsState(t *testing.T) {
-	places := 5
+	places := 2
 	if os.Getenv("YUPOS_FULL") != "" {
 		places = 200
 	}

@@ -129,8 +129,14 @@ func (b *Book) follow(ctx context.Context, mark appliedMark) error {
 	if mark.At > 0 {
 		b.lastAt = time.UnixMilli(mark.At).UTC()
 	}
+	if head.Sequence-mark.Sequence > followAtMost {
+		return fmt.Errorf("%w: %d records behind", errCacheStale, head.Sequence-mark.Sequence)
+	}
 	return b.foldFrom(ctx, mark.Sequence+1)
 }
+
+// followAtMost is how many records are folded into a cache one by one. Above that, deriving it anew is as fast.
+const followAtMost = 50_000
 
 // markIsTrue compares the cache's mark with the journal's own head at that sequence.
 func (b *Book) markIsTrue(mark appliedMark) bool {
@@ -141,41 +147,6 @@ func (b *Book) markIsTrue(mark appliedMark) bool {
 		return stop
 	})
 	return errors.Is(err, stop) && same
-}
-
-// rebuild sets the cache aside and derives a new one from the whole journal.
-func (b *Book) rebuild(ctx context.Context, cause error) error {
-	b.log.Warn("cache rebuilt from the journal", slog.Any("because", cause))
-	if err := b.closeDB(); err != nil {
-		b.log.Warn("cache set aside without closing", slog.Any("err", err))
-	}
-	if err := b.roomToRebuild(); err != nil {
-		return err
-	}
-	if err := setAside(b.cacheDir()); err != nil {
-		return err
-	}
-	db, err := openCache(b.cacheDir(), b.opts.Key)
-	if err != nil {
-		return fmt.Errorf("new cache: %w", err)
-	}
-	b.db = db
-	if err := b.putMeta(); err != nil {
-		return err
-	}
-	return b.foldFrom(ctx, 1)
-}
-
-// setAside keeps one damaged cache for a person to look at; an older one makes room.
-func setAside(dir string) error {
-	aside := dir + ".aside"
-	if err := os.RemoveAll(aside); err != nil {
-		return err
-	}
-	if err := os.Rename(dir, aside); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // folding derives state in transactions of rebuildGroup records. A transaction ends only where a batch ends, so that the

@@ -622,6 +622,11 @@ func sound(b *Book) error {
 	if err := b.view(func(disk state) error { return equalStates(memory, disk) }); err != nil {
 		return err
 	}
+	for _, limit := range []int{0, 4 << 10, 64 << 10} {
+		if err := derivesTheSame(b, limit); err != nil {
+			return err
+		}
+	}
 	c, err := b.CheckBooks(ctx)
 	if err == nil && len(c.Wrong) > 0 {
 		err = fmt.Errorf("the books do not agree with the trades: %q", c.Wrong)

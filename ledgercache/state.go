@@ -112,8 +112,17 @@ func (s inMemory) scan(prefix, from []byte, newestFirst bool, each func(k, v []b
 	return err
 }
 
+// keeper is state that holds values as they are.
+type keeper interface {
+	load(k []byte, into any) error
+	store(k []byte, value any) error
+}
+
 // get reads and decodes one value, or returns ErrNotFound.
 func get(s state, k []byte, into any) error {
+	if held, ok := s.(keeper); ok {
+		return held.load(k, into)
+	}
 	raw, err := s.get(k)
 	if err != nil {
 		return err
@@ -123,6 +132,9 @@ func get(s state, k []byte, into any) error {
 
 // put encodes and writes one value.
 func put(s state, k []byte, value any) error {
+	if held, ok := s.(keeper); ok {
+		return held.store(k, value)
+	}
 	raw, err := encMode.Marshal(value)
 	if err != nil {
 		return err

@@ -1,0 +1,243 @@
+package ledgercache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/pb"
+	"github.com/dgraph-io/ristretto/v2/z"
+
+	"yupos/ledgercache/journal"
+)
+
+// What Options.Progress is told of.
+const (
+	Rebuilding = "rebuild" // the cache is derived anew; the book opens when it is there
+	Checking   = "check"   // the cache is compared with the journal while the book is open
+)
+
+// deriveMemory is how many bytes of state a derivation holds, about; the rest waits in sorted runs on the disk.
+const deriveMemory = 12 << 20
+
+// derivation is the state that the journal gives up to head, sorted.
+type derivation struct {
+	*spilling
+	head journal.Head
+	at   int64 // the latest time of a record, Unix milliseconds
+}
+
+// derive folds the journal from its beginning up to a head. The caller closes what it gets.
+func (b *Book) derive(ctx context.Context, work string, upto journal.Head) (d *derivation, err error) {
+	return b.deriveIn(ctx, deriveMemory, work, upto)
+}
+
+func (b *Book) deriveIn(ctx context.Context, memory int, work string, upto journal.Head) (d *derivation, err error) {
+	s, err := newSpilling(b.opts.Dir, memory)
+	if err != nil {
+		return nil, err
+	}
+	d = &derivation{spilling: s}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	told := time.Now()
+	reached := errors.New("there")
+	err = b.journal.Read(1, func(seq uint64, h journal.Head, raw []byte) error {
+		if seq > upto.Sequence {
+			return reached
+		}
+		if seq%1024 == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if time.Since(told) > time.Second {
+				told = time.Now()
+				b.tellProgress(work, seq, upto.Sequence)
+			}
+		}
+		r, err := decodeRecord(raw)
+		if err == nil {
+			_, err = fold(d, r)
+		}
+		if err != nil {
+			return fmt.Errorf("sequence %d: %w", seq, err)
+		}
+		d.head, d.at = h, max(d.at, r.At)
+		return nil
+	})
+	if err != nil && !errors.Is(err, reached) {
+		return d, err
+	}
+	if d.head.Sequence != upto.Sequence || d.head.Hash != upto.Hash {
+		return d, fmt.Errorf("%w: sequence %d of the journal is not what it was", journal.ErrDamaged, upto.Sequence)
+	}
+	return d, nil
+}
+
+func (b *Book) tellProgress(work string, done, total uint64) {
+	b.log.Info("over the whole journal", slog.String("work", work), slog.Uint64("done", done), slog.Uint64("of", total))
+	if b.opts.Progress != nil {
+		b.opts.Progress(work, done, total)
+	}
+}
+
+// rebuild sets the cache aside and derives a new one from the whole journal. The new one gets its name when it is whole
+// and closed: a process that dies over it begins again.
+func (b *Book) rebuild(ctx context.Context, cause error) error {
+	b.log.Warn("cache rebuilt from the journal", slog.Any("because", cause))
+	if err := b.closeDB(); err != nil {
+		b.log.Warn("cache set aside without closing", slog.Any("err", err))
+	}
+	if err := b.roomToRebuild(); err != nil {
+		return err
+	}
+	if err := setAside(b.cacheDir()); err != nil {
+		return err
+	}
+	if err := b.loadNew(ctx); err != nil {
+		return fmt.Errorf("new cache: %w", err)
+	}
+	db, err := openCache(b.cacheDir(), b.opts.Key)
+	if err != nil {
+		return fmt.Errorf("new cache: %w", err)
+	}
+	b.db = db
+	mark, _, err := readMarks(db)
+	if err != nil {
+		return err
+	}
+	if err := b.follow(ctx, mark); err != nil {
+		return err
+	}
+	return b.putRun(runMark{})
+}
+
+// setAside keeps one damaged cache for a person to look at; an older one makes room.
+func setAside(dir string) error {
+	aside := dir + ".aside"
+	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, aside); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (b *Book) loadNew(ctx context.Context) error {
+	fresh := b.cacheDir() + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
+	}
+	began := time.Now()
+	head := b.journal.Head()
+	if head.Sequence > 0 {
+		d, err := b.derive(ctx, Rebuilding, head)
+		if err != nil {
+			return err
+		}
+		err = b.load(ctx, fresh, d)
+		if err := errors.Join(err, d.close()); err != nil {
+			return err
+		}
+		if err := os.Rename(fresh, b.cacheDir()); err != nil {
+			return err
+		}
+	}
+	b.log.Info("cache derived", slog.Uint64("records", head.Sequence), slog.Duration("took", time.Since(began)))
+	return syncDir(b.opts.Dir)
+}
+
+// load writes a derivation into a new cache, as sorted tables of the lowest level.
+func (b *Book) load(ctx context.Context, dir string, d *derivation) (err error) {
+	if err := putApplied(d, d.head, d.at); err != nil {
+		return err
+	}
+	if err := put(d, keyMeta, meta{Format: cacheFormat}); err != nil {
+		return err
+	}
+	db, err := openCache(dir, b.opts.Key)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	w := db.NewStreamWriter()
+	if err := w.Prepare(); err != nil {
+		return err
+	}
+	if err := stream(ctx, w, d); err != nil {
+		w.Cancel()
+		return err
+	}
+	return w.Flush()
+}
+
+// streamBytes is about how much is handed to the loader at once.
+const streamBytes = 256 << 10
+
+func stream(ctx context.Context, w *badger.StreamWriter, d *derivation) error {
+	buf := z.NewBuffer(2*streamBytes, "yupos")
+	defer func() { _ = buf.Release() }()
+	err := d.merge(nil, func(k, v []byte) error {
+		badger.KVToBuffer(&pb.KV{Key: k, Value: v, Version: 1}, buf)
+		if buf.LenNoPadding() < streamBytes {
+			return nil
+		}
+		if err := errors.Join(ctx.Err(), w.Write(buf)); err != nil {
+			return err
+		}
+		buf.Reset()
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return w.Write(buf)
+}
+
+// errCacheLies says that the cache holds something else than the journal gives.
+var errCacheLies = errors.New("ledgercache: cache differs from the journal")
+
+// sameAs compares everything in a cache, keys and contents, with a derivation up to the same head.
+func (d *derivation) sameAs(ctx context.Context, txn *badger.Txn) error {
+	it := txn.NewIterator(badger.IteratorOptions{PrefetchValues: false})
+	defer it.Close()
+	skip := func() {
+		for it.Valid() && (bytes.Equal(it.Item().Key(), keyApplied) || bytes.Equal(it.Item().Key(), keyMeta)) {
+			it.Next()
+		}
+	}
+	it.Rewind()
+	n := 0
+	err := d.merge(nil, func(k, v []byte) error {
+		if n++; n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if skip(); !it.Valid() || !bytes.Equal(it.Item().Key(), k) {
+			return fmt.Errorf("%w: no key of kind %q where one should be", errCacheLies, k[:1])
+		}
+		err := it.Item().Value(func(have []byte) error {
+			if !bytes.Equal(have, v) {
+				return fmt.Errorf("%w: another value of kind %q", errCacheLies, k[:1])
+			}
+			return nil
+		})
+		it.Next()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if skip(); it.Valid() {
+		return fmt.Errorf("%w: a key of kind %q too many", errCacheLies, it.Item().Key()[:1])
+	}
+	return nil
+}
