@@ -2,7 +2,7 @@ package ledgercache
 
 import (
 	"bytes"
-	"container/heap"
+	sorted "container/heap"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -268,7 +268,7 @@ func (m *merging) add(c *cursor) error {
 		return nil
 	}
 	if err == nil {
-		heap.Push(m, c)
+		sorted.Push(m, c)
 	}
 	return err
 }
@@ -276,11 +276,11 @@ func (m *merging) add(c *cursor) error {
 func (m *merging) step() error {
 	err := (*m)[0].next((*m)[0])
 	if errors.Is(err, io.EOF) {
-		heap.Pop(m)
+		sorted.Pop(m)
 		return nil
 	}
 	if err == nil {
-		heap.Fix(m, 0)
+		sorted.Fix(m, 0)
 	}
 	return err
 }
