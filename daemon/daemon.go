@@ -205,8 +205,13 @@ func (d *Daemon) Ready() error {
 	return nil
 }
 
+// bookKeyFile is where the book's key lies.
+func bookKeyFile(cfg config.Config) string {
+	return identity.BookKeyFile(cfg.Terminal.IdentityDir, cfg.Book.KeyFile, os.Getenv(identity.CredentialsEnv))
+}
+
 func openIdentity(cfg config.Config) (identity.Identity, error) {
-	key := identity.BookKeyFile(cfg.Terminal.IdentityDir, cfg.Book.KeyFile, os.Getenv(identity.CredentialsEnv))
+	key := bookKeyFile(cfg)
 	if err := identity.EnsureBookKey(key, ledgercache.Exists(cfg.Terminal.DataDir)); err != nil {
 		return identity.Identity{}, err
 	}

@@ -40,12 +40,16 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var faults config.Faults
+	var own *coded
 	switch {
 	case err == nil:
 		return ExitOK
 	case errors.As(err, &faults):
 		fmt.Fprintln(stderr, faults.Error())
 		return ExitUsage
+	case errors.As(err, &own):
+		fmt.Fprintln(stderr, "posd:", own.text)
+		return own.code
 	case errors.Is(err, errUsage):
 		fmt.Fprintln(stderr, err)
 		return ExitUsage
@@ -63,8 +67,9 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 	for _, c := range append(root.Commands(), root) {
 		c.Args = noArgs
 	}
+	root.AddCommand(bookCommands(stdout, stderr)...)
 	root.RunE = func(c *cobra.Command, _ []string) error {
-		return fmt.Errorf("%w: posd serve|check -c FILE (posd help)", errUsage)
+		return fmt.Errorf("%w: posd serve|check|journal|backup|restore -c FILE (posd help)", errUsage)
 	}
 	return root
 }

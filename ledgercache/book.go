@@ -244,6 +244,15 @@ type Cursor struct {
 // Position is where the durable journal stands: what hello and anchor say.
 func (b *Book) Position() Cursor { return cursorOf(headOf(b.journal)) }
 
+// Base is where the present epoch began in the epoch before; ok is false in a book's first epoch.
+func (b *Book) Base() (c Cursor, ok bool) {
+	if b.journal == nil {
+		return Cursor{}, false
+	}
+	base, ok := b.journal.Base()
+	return cursorOf(base), ok
+}
+
 func cursorOf(h journal.Head) Cursor {
 	return Cursor{Epoch: ulid.ULID(h.Epoch).String(), Sequence: h.Sequence, Head: hex.EncodeToString(h.Hash[:])}
 }

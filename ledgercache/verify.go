@@ -12,6 +12,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/oklog/ulid/v2"
+	"golang.org/x/sys/unix"
 
 	"yupos/ledgercache/journal"
 	"yupos/ledgercache/payment"
@@ -25,17 +26,17 @@ const (
 	CacheAgrees  CacheState = "agrees"  // every key and value is what the journal gives
 	CacheDiffers CacheState = "differs" // the next start sets it aside and derives it again
 	CacheAbsent  CacheState = "absent"  // there is none: the next start derives it
-	CacheInUse   CacheState = "in_use"  // a daemon has it open: stop the daemon to compare
 )
 
 // Proof is what proving a book found.
 type Proof struct {
 	Journal  journal.Report
 	Position Cursor
-	Running  bool // a daemon has the book: a copy of its journal was proved
+	Running  bool // a daemon has the book: a copy of its files was proved
 	Books    Check
 	States   map[payment.State]payment.Exposure // trades by state: how many, and their price
 	Cache    CacheState
+	CacheTo  uint64   // the sequence at which the tables of the cache stand; a start folds what is behind it from the journal
 	Wrong    []string // every difference by name, at most maxWrong of the books and of the cache
 }
 
@@ -48,9 +49,10 @@ func (p Proof) Good() bool {
 type Progress func(what string, done, total uint64)
 
 // Verify proves the book in o.Dir without changing a byte of it: every sealed batch and the chain, every balance from the
-// trades alone, and every key and value of the cache against what the journal gives. Beside a running daemon it proves a
-// copy of the journal, and the cache is in use. It works in a directory of its own under o.Temp (or the system's), whose
-// disk must have room for two caches and, beside a running daemon, a journal; memory is bounded.
+// trades alone, and every key and value of the cache's tables against what the journal gives up to where they stand: a
+// start believes no more of a cache than its tables. Beside a running daemon it proves a copy of the journal. It works in a
+// directory of its own under o.Temp (or the system's), whose disk must have room for two caches and, beside a running
+// daemon, a journal; memory is bounded, because the truth to compare with is folded into a cache on disk.
 //
 // The error says that proving was not possible: a wrong key, a newer format, no room. What is wrong stands in the Proof.
 func Verify(ctx context.Context, o Options, tell Progress) (p Proof, err error) {
@@ -66,16 +68,24 @@ func Verify(ctx context.Context, o Options, tell Progress) (p Proof, err error) 
 	lock, err := lockToRead(o.Dir)
 	switch {
 	case errors.Is(err, ErrInUse):
-		if err := v.copyJournal(ctx); err != nil {
-			return p, err
-		}
-		v.p.Running, v.p.Cache = true, CacheInUse
+		v.p.Running = true
 	case err != nil:
 		return p, err
 	default:
 		defer lock.Close()
 	}
-	err = v.run(ctx)
+	if err := v.openCache(ctx); err != nil {
+		return p, err
+	}
+	if v.cache != nil {
+		defer v.cache.Close()
+	}
+	if v.p.Running {
+		err = v.copyJournal(ctx) // after the cache, so that the cache is never ahead of it
+	}
+	if err == nil {
+		err = v.run(ctx)
+	}
 	return v.p, err
 }
 
@@ -96,6 +106,9 @@ type prover struct {
 	journal string
 	mirror  string
 	tell    Progress
+	cache   *badger.DB // a copy of the cache, nil where there is none or it does not open
+	mark    appliedMark
+	folded  uint64 // up to this sequence the truth is derived
 	p       Proof
 }
 
@@ -126,35 +139,27 @@ func (v *prover) run(ctx context.Context) error {
 	defer j.Close()
 	h := j.Head()
 	v.p.Position = Cursor{Epoch: ulid.ULID(h.Epoch).String(), Sequence: h.Sequence, Head: fmt.Sprintf("%x", h.Hash)}
-	truth, err := v.derive(ctx, j)
+	truth, err := openCache(filepath.Join(v.work, "truth"), v.o.Key)
 	if err != nil {
 		return err
 	}
 	defer truth.Close()
-	if err := truth.View(func(txn *badger.Txn) error { return v.books(ctx, onDisk{txn}) }); err != nil {
+	if v.cache != nil {
+		if err := v.compareCache(ctx, j, truth); err != nil {
+			return err
+		}
+	}
+	if _, err := foldJournal(ctx, j, truth, v.folded+1, h.Sequence, v.tell); err != nil {
 		return err
 	}
-	if v.p.Cache == CacheInUse {
-		return nil
-	}
-	return v.compareCache(ctx, truth, h)
+	return truth.View(func(txn *badger.Txn) error { return v.books(ctx, onDisk{txn}) })
 }
 
-// derive folds the whole journal into a cache of its own.
-func (v *prover) derive(ctx context.Context, j *journal.Journal) (*badger.DB, error) {
-	db, err := openCache(filepath.Join(v.work, "truth"), v.o.Key)
-	if err != nil {
-		return nil, err
-	}
-	if err := foldJournal(ctx, j, db, v.tell); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
-}
+// errReached ends a fold where it was to end.
+var errReached = errors.New("reached")
 
-// foldJournal derives state in transactions that end where a batch ends.
-func foldJournal(ctx context.Context, j *journal.Journal, db *badger.DB, tell Progress) error {
-	total := j.Head().Sequence
+// foldJournal derives state from the records from and to, in transactions, and answers the head after the last one's batch.
+func foldJournal(ctx context.Context, j *journal.Journal, db *badger.DB, from, to uint64, tell Progress) (last journal.Head, err error) {
 	txn, pending := db.NewTransaction(true), 0
 	defer func() { txn.Discard() }()
 	flush := func() (err error) {
@@ -164,7 +169,11 @@ func foldJournal(ctx context.Context, j *journal.Journal, db *badger.DB, tell Pr
 		}
 		return err
 	}
-	err := j.Read(1, func(seq uint64, h journal.Head, raw []byte) error {
+	err = j.Read(from, func(seq uint64, h journal.Head, raw []byte) error {
+		if seq > to {
+			return errReached
+		}
+		last = h
 		if len(raw) > largeRecord {
 			if err := flush(); err != nil {
 				return err
@@ -180,13 +189,16 @@ func foldJournal(ctx context.Context, j *journal.Journal, db *badger.DB, tell Pr
 		if pending++; pending < rebuildGroup && len(raw) <= largeRecord {
 			return nil
 		}
-		tell("records", seq, total)
+		tell("records", seq, to)
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		return flush()
 	})
-	return errors.Join(err, flush())
+	if errors.Is(err, errReached) {
+		err = nil
+	}
+	return last, errors.Join(err, flush())
 }
 
 // books proves the balances and counts the trades.
@@ -210,37 +222,82 @@ func (v *prover) books(ctx context.Context, s state) (err error) {
 	})
 }
 
-// compareCache holds a copy of the cache against the truth: opening the cache itself would change it.
-func (v *prover) compareCache(ctx context.Context, truth *badger.DB, h journal.Head) error {
+// copyTries is how often the tables of a running daemon are copied: a compaction may take one away meanwhile.
+const copyTries = 5
+
+// openCache opens a copy of the cache: opening the cache itself would change it. A cache that does not open is a finding.
+func (v *prover) openCache(ctx context.Context) error {
+	v.p.Cache = CacheAbsent
 	from := filepath.Join(v.o.Dir, "cache")
-	if entries, err := os.ReadDir(from); errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
-		v.p.Cache = CacheAbsent
-		return nil
+	for try := 1; ; try++ {
+		entries, err := os.ReadDir(from)
+		if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
+			return nil
+		}
+		v.p.Cache = CacheDiffers
+		v.tell("cache", 0, 0)
+		to := filepath.Join(v.work, fmt.Sprintf("cache-%d", try))
+		if err = copyTables(ctx, from, to); err == nil {
+			if v.cache, err = openCache(to, v.o.Key); err == nil {
+				break
+			}
+		}
+		if ctx.Err() != nil || errors.Is(err, unix.ENOSPC) {
+			return fmt.Errorf("copy cache: %w", err)
+		}
+		if !v.p.Running || try == copyTries {
+			v.wrong("cache does not open: %v", err)
+			return nil
+		}
 	}
-	v.tell("cache", 0, 0)
-	to := filepath.Join(v.work, "cache")
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
-		return fmt.Errorf("copy cache: %w", err)
-	}
-	v.p.Cache = CacheDiffers
-	db, err := openCache(to, v.o.Key)
-	if err != nil {
-		v.wrong("cache does not open: %v", err)
-		return nil
-	}
-	defer db.Close()
-	mark, found, err := readMarks(db)
+	mark, found, err := readMarks(v.cache)
 	if err != nil || found.Format != cacheFormat {
 		v.wrong("cache is of format %d, or cannot be read: %v", found.Format, err)
+		return errors.Join(v.cache.Close(), v.forget())
+	}
+	v.mark = mark
+	return nil
+}
+
+func (v *prover) forget() error { v.cache = nil; return nil }
+
+// copyTables copies what a start believes of a cache, its manifest first: the tables that it names are older than it.
+func copyTables(ctx context.Context, from, to string) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	for _, pattern := range []string{"MANIFEST", "KEYREGISTRY", "*.sst"} {
+		paths, err := filepath.Glob(filepath.Join(from, pattern))
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			if err := errors.Join(ctx.Err(), copyFile(path, filepath.Join(to, filepath.Base(path)))); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// compareCache folds the truth up to where the cache's tables stand and holds them against it.
+func (v *prover) compareCache(ctx context.Context, j *journal.Journal, truth *badger.DB) error {
+	h := j.Head()
+	if v.mark.Sequence > h.Sequence {
+		v.wrong("cache stands at sequence %d, the journal at %d", v.mark.Sequence, h.Sequence)
 		return nil
 	}
-	if mark.Sequence != h.Sequence || mark.Hash != h.Hash {
-		v.wrong("cache stands at sequence %d, the journal at %d: the next start follows", mark.Sequence, h.Sequence)
-		return nil
+	last, err := foldJournal(ctx, j, truth, 1, v.mark.Sequence, v.tell)
+	if err != nil {
+		return err
 	}
+	v.folded, v.p.CacheTo = v.mark.Sequence, v.mark.Sequence
 	before := len(v.p.Wrong)
+	if v.mark.Sequence > 0 && (last.Sequence != v.mark.Sequence || last.Hash != v.mark.Hash) {
+		v.wrong("cache stands at sequence %d of another history", v.mark.Sequence)
+	}
 	err = truth.View(func(a *badger.Txn) error {
-		return db.View(func(b *badger.Txn) error { return v.compare(ctx, a, b) })
+		return v.cache.View(func(b *badger.Txn) error { return v.compare(ctx, a, b) })
 	})
 	if err == nil && len(v.p.Wrong) == before {
 		v.p.Cache = CacheAgrees
@@ -317,27 +374,25 @@ func (v *prover) wrong(format string, args ...any) {
 	v.p.Wrong = append(v.p.Wrong, fmt.Sprintf(format, args...))
 }
 
-// copyJournal copies the files of a journal that may be in use, HEAD before the segments, oldest first.
+// copyJournal copies the files of a journal that may be in use: HEAD before the segments are listed, so that the copy never
+// witnesses more than it holds, then the segments, oldest first.
 func copyJournal(ctx context.Context, from, to string, tell Progress) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	if err := copyFile(filepath.Join(from, "HEAD"), filepath.Join(to, "HEAD")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	entries, err := os.ReadDir(from)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(to, 0o700); err != nil {
-		return err
-	}
-	names := []string{"HEAD"}
-	for _, e := range entries {
-		if e.Type().IsRegular() && strings.HasSuffix(e.Name(), ".seg") {
-			names = append(names, e.Name())
+	for i, e := range entries {
+		if !e.Type().IsRegular() || !strings.HasSuffix(e.Name(), ".seg") {
+			continue
 		}
-	}
-	for i, name := range names {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		tell("files", uint64(i), uint64(len(names)))
-		if err := copyFile(filepath.Join(from, name), filepath.Join(to, name)); err != nil && !(name == "HEAD" && errors.Is(err, os.ErrNotExist)) {
+		tell("files", uint64(i), uint64(len(entries)))
+		if err := errors.Join(ctx.Err(), copyFile(filepath.Join(from, e.Name()), filepath.Join(to, e.Name()))); err != nil {
 			return err
 		}
 	}

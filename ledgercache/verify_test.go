@@ -59,7 +59,7 @@ func TestABookInUseIsProvedFromACopyOfItsJournal(t *testing.T) {
 		s.must(s.Answer(ctx, s.paid(s.sell(n))))
 	}
 	p, err := Verify(ctx, s.opts, nil)
-	if err != nil || !p.Running || p.Cache != CacheInUse || p.Good() || len(p.Wrong) > 0 || p.States[payment.Success].Count != 5 {
+	if err != nil || !p.Running || p.Cache != CacheAgrees || !p.Good() || len(p.Wrong) > 0 || p.States[payment.Success].Count != 5 {
 		t.Fatalf("%+v, %v", p, err)
 	}
 	s.sell(9)
@@ -80,7 +80,7 @@ func TestEveryDifferenceOfTheCacheIsNamed(t *testing.T) {
 			}
 			m.Sequence--
 			return put(onDisk{txn}, keyApplied, m)
-		}, "stands at sequence"},
+		}, "of another history"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := traded(t)

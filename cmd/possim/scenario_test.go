@@ -135,14 +135,6 @@ func (s *story) tellPay(a []string) {
 	s.ask("POST", "/v1/trade/pay", body)
 }
 
-func (s *story) tellSend(a []string) {
-	s.ask("POST", "/v1/trade/pay", object{"out_trade_no": a[0], "total_fen": fen(a[1]), "auth_code": s.codes[a[2]]})
-}
-
-func (s *story) tellFault(a []string) {
-	s.sim("POST", "/faults", object{"op": a[0], "action": a[1], "probability": 1, "times": fen(a[2]), "latency_ms": 1500})
-}
-
 func (s *story) tellOrder(a []string) {
 	answer := s.ask("POST", "/v1/trade/precreate", object{"out_trade_no": a[0], "total_fen": fen(a[1])})
 	if code, ok := answer["code"].(object); ok {

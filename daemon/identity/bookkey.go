@@ -45,6 +45,23 @@ func EnsureBookKey(path string, bookExists bool) error {
 	return writeDurably(path, hex.EncodeToString(key[:])+"\n")
 }
 
+// ErrOtherBookKey says that another book key is here already.
+var ErrOtherBookKey = errors.New("identity: another book key is here")
+
+// KeepBookKey keeps the key of a book that was carried here at path. A key that is here already must be the same.
+func KeepBookKey(path string, key [32]byte) error {
+	have, err := readBookKey(path)
+	switch {
+	case err == nil && have == Secret(key):
+		return nil
+	case err == nil:
+		return fmt.Errorf("%w: %s; 若这里没有账本，请移走该文件后重试 · if there is no book here, move the file away", ErrOtherBookKey, path)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return writeDurably(path, hex.EncodeToString(key[:])+"\n")
+}
+
 // readBookKey reads the book's key. systemd gives a credential to the service by an access list where the file system has
 // them: then the group's bits are the list's mask (0440) and say nothing of a group, so reading by it is allowed there.
 func readBookKey(path string) (s Secret, err error) {

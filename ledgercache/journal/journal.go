@@ -382,6 +382,18 @@ func (j *Journal) Head() Head {
 	return j.head
 }
 
+// Base is the head that the present epoch began on, in the epoch before; ok is false in the first epoch.
+func (j *Journal) Base() (base Head, ok bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, seg := range j.segments {
+		if seg.epoch == j.head.Epoch {
+			return seg.before, seg.before.Sequence > 0 && seg.before.Epoch != seg.epoch
+		}
+	}
+	return Head{}, false
+}
+
 // ReadOnly is nil while the journal takes records, else why it does not: ErrReadOnly, ErrSealed or ErrClosed.
 func (j *Journal) ReadOnly() error {
 	j.mu.Lock()

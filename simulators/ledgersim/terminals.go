@@ -212,8 +212,14 @@ func (l *Ledger) greet(h *wire.Hello, cert *x509.Certificate) (welcome wire.Welc
 		if !isKey || hex.EncodeToString(public) != t.Public || t.MerchantID != h.MerchantID {
 			return refusal(wire.RefusedNotYou)
 		}
+		if err := t.judgeBase(h); err != nil {
+			return err
+		}
 		if err := t.judge(h.Epoch, h.Sequence, h.Head); err != nil {
 			return err
+		}
+		if h.Base != nil && t.Sequence == 0 {
+			t.Sequence, t.Head = h.Base.Sequence, h.Base.Head // what it holds of the epoch before
 		}
 		welcome = wire.Welcome{
 			Version: version, AckedSequence: t.Sequence, AckedHead: t.Head, NewsSequence: t.News,
@@ -280,6 +286,20 @@ func (c *conn) announce(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// judgeBase compares where a new epoch began with the newest anchor: a copy from before it has lost what came after, and one
+// that left the chain at the anchor itself is another chain.
+func (t *terminal) judgeBase(h *wire.Hello) error {
+	switch {
+	case h.Base == nil || h.Epoch == t.Epoch:
+		return nil
+	case h.Base.Sequence < t.Sequence || h.Base.Sequence > h.Sequence:
+		return refusal(wire.RefusedRolledBack)
+	case h.Base.Epoch == t.Epoch && h.Base.Sequence == t.Sequence && h.Base.Head != t.Head:
+		return refusal(wire.RefusedForked)
+	}
+	return nil
 }
 
 // judge compares a book with what the ledger holds of it: an older or a parallel one is refused, one of a new epoch is

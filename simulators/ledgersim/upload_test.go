@@ -42,7 +42,6 @@ type offline struct {
 	head         [32]byte
 	key          ed25519.PrivateKey
 	no           string
-	codeHash     []byte
 	withdrawn    bool
 	terminal     string
 }

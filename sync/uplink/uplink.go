@@ -244,10 +244,14 @@ func (u *Uplink) hello(conn Conn) (*wire.Welcome, error) {
 		return nil, err
 	}
 	at := u.book.Position()
+	var base *wire.Place
+	if from, ok := u.book.Base(); ok {
+		base = &wire.Place{Epoch: from.Epoch, Sequence: from.Sequence, Head: from.Head}
+	}
 	frame, err := wire.Encode(helloID, 0, wire.Hello{
 		TerminalID: u.opts.TerminalID, MerchantID: u.opts.MerchantID, Software: u.opts.Software,
 		Epoch: at.Epoch, Sequence: at.Sequence, Head: at.Head, NewsCursor: cursor,
-		Version: wire.Version, MinVersion: wire.MinVersion, Have: have,
+		Version: wire.Version, MinVersion: wire.MinVersion, Have: have, Base: base,
 	})
 	if err != nil {
 		return nil, err

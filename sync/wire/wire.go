@@ -110,6 +110,17 @@ type Hello struct {
 	Version    int              `json:"version,omitempty"`     // highest minor version of the terminal; left out by version 1
 	MinVersion int              `json:"min_version,omitempty"` // lowest that it still speaks
 	Have       map[Topic]uint32 `json:"have,omitempty"`        // versions of the signed news in the book
+
+	// Base is where the epoch began in the one before it: a book that was restored or carried to another machine. Left out
+	// in a book's first epoch.
+	Base *Place `json:"base,omitempty"`
+}
+
+// Place is one place in a journal.
+type Place struct {
+	Epoch    string `json:"epoch"`    // ULID
+	Sequence uint64 `json:"sequence"` // of the last record
+	Head     string `json:"head"`     // hex SHA-256
 }
 
 // Welcome accepts a Hello.
