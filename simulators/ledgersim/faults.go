@@ -55,7 +55,7 @@ type Fault struct {
 }
 
 var (
-	faultOps     = []string{"pay", "query", "reverse", "refund", "upload", "order"}
+	faultOps     = []string{"pay", "query", "reverse", "refund", "upload", "order", "enroll"}
 	faultActions = []string{"decline", "drop_request", "drop_reply", "delay", "duplicate", "error"}
 )
 

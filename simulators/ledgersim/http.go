@@ -41,6 +41,8 @@ func (l *Ledger) Handler() http.Handler {
 		"POST /_sim/ledger/deny":             l.postDeny,
 		"POST /_sim/ledger/maintenance":      l.postMaintenance,
 		"GET /_sim/ledger/trades":            l.getTrades,
+		"POST /_sim/ledger/activations":      l.postActivation,
+		"POST /_sim/ledger/terminals/{id}":   l.postTerminal,
 		"GET /_sim/ledger/assert":            func(*http.Request) (any, error) { return l.Assert() },
 		"/_sim/":                             func(*http.Request) (any, error) { return nil, refusal("NOT_FOUND") },
 	} {
@@ -109,6 +111,8 @@ var refusals = map[string]refusalWords{
 	"BAD_FAULT":            {400, "故障规则不正确", "unknown op or action, or a number out of range"},
 	"UNKNOWN_KIND":         {400, "kind 应为 ONLINE 或 SIGNED", "kind must be ONLINE or SIGNED"},
 	"WALLET_UNKNOWN":       {404, "没有这个钱包", "no such wallet"},
+	"TERMINAL_REVOKED":     {409, "终端已停用", "the terminal is revoked"},
+	"TRY_AGAIN":            {503, "请再试一次", "try again"},
 	"LEDGER_ERROR":         {500, "账本内部错误", "the ledger had an error"},
 	"PHONE_OFFLINE":        {409, "手机没有网络", "the phone is offline"},
 	"MALFORMED":            {422, "不是正确的收款码", "not a well-formed code"},

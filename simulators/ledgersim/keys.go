@@ -92,14 +92,28 @@ func writeKey(path string, key ed25519.PrivateKey) error {
 	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
+// issueFor signs a terminal's certificate; life 0 means two years.
+func (a authority) issueFor(subject pkix.Name, public ed25519.PublicKey, life time.Duration) ([]byte, error) {
+	return a.issueUntil(subject, x509.ExtKeyUsageClientAuth, public, life)
+}
+
 // issue signs a certificate for a public key.
 func (a authority) issue(subject pkix.Name, usage x509.ExtKeyUsage, public ed25519.PublicKey) ([]byte, error) {
+	return a.issueUntil(subject, usage, public, 0)
+}
+
+func (a authority) issueUntil(subject pkix.Name, usage x509.ExtKeyUsage, public ed25519.PublicKey, life time.Duration) ([]byte, error) {
+	now := time.Now()
+	if life == 0 {
+		life = now.AddDate(2, 0, 0).Sub(now)
+	}
+	early := min(time.Hour, life/10) // a terminal's clock may be behind; a short life is not spent on that
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: subject, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(2, 0, 0),
+		SerialNumber: serial, Subject: subject, NotBefore: now.Add(-early), NotAfter: now.Add(life),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage},
 	}
 	if usage == x509.ExtKeyUsageServerAuth {
@@ -131,7 +145,11 @@ type terminal struct {
 	Past       []string `json:"past,omitempty"` // epochs that a later one replaced
 	News       uint64   `json:"news"`           // sequence of the newest push
 	Acked      uint64   `json:"acked"`          // up to here the terminal's book has them
-	Heads      uint32   `json:"heads"`          // heads of its book that were countersigned
+
+	Revoked         bool          `json:"revoked,omitempty"`
+	CertificateLife time.Duration `json:"certificate_life,omitempty"` // of certificates to come; 0 = two years
+	Next            *successor    `json:"next,omitempty"`             // enrolled, and not seen yet
+	Heads           uint32        `json:"heads"`                      // heads of its book that were countersigned
 }
 
 func terminalKey(id string) string { return "terminal/" + id }

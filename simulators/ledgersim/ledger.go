@@ -9,7 +9,6 @@ package ledgersim
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -52,6 +51,7 @@ type Ledger struct {
 	closed  session          // for maintenance
 	link    linkState
 	faults  []*Fault
+	slow    map[string]slow // addresses that sent wrong activation codes
 	closing sync.Once
 
 	publics sync.Map // keys of terminals, by id
@@ -107,12 +107,10 @@ func (l *Ledger) open() (err error) {
 	pool.AddCert(l.ca.cert)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+wire.Path, l.serveTerminal)
+	l.enrollHandlers(mux)
 	l.server = &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
-		TLSConfig: &tls.Config{
-			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert},
-			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
-		},
+		TLSConfig: l.tlsFor(cert, pool),
 	}
 	return nil
 }

@@ -2,9 +2,7 @@ package ledgersim
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -208,9 +206,11 @@ func (l *Ledger) greet(h *wire.Hello, cert *x509.Certificate) (welcome wire.Welc
 		if err := errors.Join(l.renew(txn), l.publishFees(txn, t)); err != nil {
 			return err
 		}
-		public, isKey := cert.PublicKey.(ed25519.PublicKey)
-		if !isKey || hex.EncodeToString(public) != t.Public || t.MerchantID != h.MerchantID {
+		if t.MerchantID != h.MerchantID {
 			return refusal(wire.RefusedNotYou)
+		}
+		if err := l.seen(txn, &t, cert); err != nil {
+			return err
 		}
 		if err := t.judgeBase(h); err != nil {
 			return err
