@@ -1,6 +1,7 @@
 package ledgercache
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -168,7 +169,7 @@ func (b *Book) ConfirmReceipt(ctx context.Context, r Receipt) (p payment.Payment
 		p, err = t.settleBy(p.TradeNo, e)
 		return err
 	})
-	return p, errors.Join(err, refused)
+	return p, cmp.Or(err, refused)
 }
 
 // receiptReason is why an authentic receipt may not settle its own order, "" if it may.

@@ -568,6 +568,9 @@ func readRest(b *Book, n *names, r *readings) error {
 	}
 	alarms, alarmErr := b.Alarms(1000)
 	for _, a := range alarms {
+		if a.Code == AlarmMirror { // a disk's, which the model does not have
+			continue
+		}
 		for no, out := range n.refund {
 			a.Detail = strings.ReplaceAll(a.Detail, no, out)
 		}

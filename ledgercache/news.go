@@ -2,6 +2,7 @@ package ledgercache
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +53,7 @@ func (b *Book) Learn(ctx context.Context, topic trust.Topic, e trust.Envelope) e
 		}
 		return err
 	})
-	return errors.Join(err, refused)
+	return cmp.Or(err, refused)
 }
 
 func (t *tx) learn(topic trust.Topic, e trust.Envelope) error {

@@ -1,6 +1,7 @@
 package ledgercache
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -167,7 +168,7 @@ func (b *Book) AcceptOffline(ctx context.Context, tradeNo string, c Signed, cloc
 		p, err = t.takeOffline(p, c, clock, operator)
 		return err
 	})
-	return p, errors.Join(err, refused)
+	return p, cmp.Or(err, refused)
 }
 
 // Refused is a conversion that was refused by name. The trade is as it was.

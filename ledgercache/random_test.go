@@ -660,7 +660,7 @@ func TestRandomWorkAgreesWithAPlainModelWhateverHappensBetweenTwoSteps(t *testin
 		_, err := fmt.Sscan(text, &seed)
 		check(t, err)
 	}
-	rounds, steps := amount(4, 60), 150
+	rounds, steps := amount(2, 60), 150
 	var reopened, killed, copied, refused int
 	for round := range uint64(rounds) {
 		s := newShop(t)

@@ -2,6 +2,7 @@ package ledgercache
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -129,7 +130,7 @@ func (b *Book) AnswerRefund(ctx context.Context, a payment.RefundAnswered) (f pa
 		}
 		return err
 	})
-	return f, errors.Join(err, refused)
+	return f, cmp.Or(err, refused)
 }
 
 func (t *tx) byRefundNo(refundNo string) (f payment.Refund, err error) {

@@ -2,6 +2,7 @@ package ledgercache
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -201,7 +202,7 @@ func (b *Book) Answer(ctx context.Context, a payment.Answered) (p payment.Paymen
 		p, err = t.answered(a)
 		return err
 	})
-	return p, errors.Join(err, refused)
+	return p, cmp.Or(err, refused) // a refusal that was not made durable is none
 }
 
 func (t *tx) answered(a payment.Answered) (payment.Payment, error) {
