@@ -35,6 +35,14 @@ func newPlain() *plain {
 	return &plain{spent: map[string]bool{}, counters: map[string]uint32{}, inZ: map[string]Totals{}}
 }
 
+func (m *plain) clone() *plain {
+	c := *m
+	c.trades, c.refunds, c.prints, c.shifts = slices.Clone(m.trades), slices.Clone(m.refunds), slices.Clone(m.prints), slices.Clone(m.shifts)
+	c.spent, c.counters, c.inZ = maps.Clone(m.spent), maps.Clone(m.counters), maps.Clone(m.inZ)
+	c.alarms, c.tries, c.zs = slices.Clone(m.alarms), slices.Clone(m.tries), slices.Clone(m.zs)
+	return &c
+}
+
 func (m *plain) trade(no string) *payment.Payment {
 	i := slices.IndexFunc(m.trades, func(p payment.Payment) bool { return p.TradeNo == no })
 	if i < 0 {
