@@ -59,6 +59,9 @@ func (b *Book) open(ctx context.Context) error {
 	if cause := j.ReadOnly(); cause != nil {
 		return errors.Join(cause, j.Close(), b.closeDB()) // read then reads what there is
 	}
+	if cacheErr == nil && b.opts.Suspect {
+		cacheErr = fmt.Errorf("%w: the disk failed under it", errCacheStale)
+	}
 	if cacheErr == nil {
 		cacheErr = b.follow(ctx, mark)
 	}
@@ -114,9 +117,6 @@ func cacheWitness(mark appliedMark) []journal.Witness {
 // follow folds what the journal has behind the cache's mark.
 func (b *Book) follow(ctx context.Context, mark appliedMark) error {
 	head := b.journal.Head()
-	if b.opts.Suspect {
-		return fmt.Errorf("%w: the disk failed under it", errCacheStale)
-	}
 	if mark.Sequence > 0 && (mark.Epoch != head.Epoch || mark.Sequence > head.Sequence) {
 		return fmt.Errorf("%w: sequence %d of another history", errCacheStale, mark.Sequence)
 	}

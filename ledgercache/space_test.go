@@ -292,4 +292,6 @@ func TestASuspectCacheIsMadeAnew(t *testing.T) {
 		t.Errorf("the old cache was believed: %v", err)
 	}
 	s.must(s.Trade(p.OutTradeNo))
+	check(t, s.Err())
+	s.sell(2)
 }
