@@ -88,6 +88,7 @@ func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Daemon, er
 		Dir: cfg.Terminal.DataDir, Mirror: cfg.Book.Mirror, Key: id.BookKey, TerminalID: cfg.Terminal.ID, Software: "posd " + Version,
 		ShiftAutoOpen: cfg.Shift.AutoOpen, AutoPrint: cfg.Printer.Port != "" && cfg.Printer.Auto, Log: log,
 		Reserve: int64(cfg.Book.ReserveMB) << 20, Suspect: os.Getenv(suspectEnv) != "", ReadOnly: sealsOf(os.Getenv(sealedEnv)).readOnly(time.Now()),
+		Pins: id.Pins, Sign: signer(cfg.Terminal.ID, id.Key),
 	})
 	if errors.Is(err, ledgercache.ErrInUse) {
 		err = fmt.Errorf("账本正被另一个进程使用，未做任何改动 · %w", err)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/ed25519"
 	"log/slog"
 	"net/http"
 	"time"
@@ -54,8 +55,8 @@ func (d *Daemon) tillOptions(id identity.Identity) till.Options {
 			TerminalID: d.cfg.Terminal.ID, MerchantID: d.cfg.Merchant.ID, MCC: d.cfg.Merchant.MCC,
 			Name: d.cfg.Merchant.Name, DisplayName: d.cfg.Merchant.DisplayName,
 		},
-		Issuers:  func(now time.Time) paycode.Keys { return pinned(id.Pins, trust.Issuer, now) },
-		Receipts: func(now time.Time) paycode.Keys { return pinned(id.Pins, trust.Receipt, now) },
+		Issuers:  func(now time.Time) paycode.Keys { return d.pinned(trust.Issuer, now) },
+		Receipts: func(now time.Time) paycode.Keys { return d.pinned(trust.Receipt, now) },
 		Secret:   id.Confirmation,
 	}
 	if d.scanner != nil {
@@ -158,7 +159,23 @@ func device(name string, s serial.State) till.Device {
 	return till.Device{Name: name, Kind: name, State: state, Text: s.Text, TextEN: s.TextEN}
 }
 
-func pinned(pins trust.Pins, role trust.Role, now time.Time) paycode.Keys {
+// signer makes the ACCEPT evidence of codes.md with the terminal's key.
+func signer(terminalID string, key ed25519.PrivateKey) func(ledgercache.Acceptance) ([]byte, error) {
+	return func(a ledgercache.Acceptance) ([]byte, error) {
+		return trust.Accept{
+			Converted: a.Converted, TotalFen: a.TotalFen, At: a.At, BoundSeconds: uint32((a.ClockError + time.Second - 1) / time.Second), TradeNo: a.TradeNo,
+			TerminalID: terminalID, CodeHash: a.CodeHash, PolicyVersion: a.PolicyVersion, DenyVersion: a.DenyVersion,
+			Sequence: a.Sequence, Head: a.Head,
+		}.Sign(key)
+	}
+}
+
+// pinned are the keys of a role that the terminal believes now: those of its enrolment, or of the ledger's newest key set.
+func (d *Daemon) pinned(role trust.Role, now time.Time) paycode.Keys {
+	pins, err := d.book.Pins()
+	if err != nil {
+		d.log.Error("pinned keys not read", slog.Any("err", err))
+	}
 	var keys paycode.Keys
 	for _, p := range pins.Keys(role, now) {
 		keys = append(keys, paycode.Key{Public: p.Public, NotBefore: p.NotBefore, NotAfter: p.NotAfter})

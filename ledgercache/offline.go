@@ -198,7 +198,7 @@ func (t *tx) convert(p payment.Payment, c Signed, clock Clock, operator string) 
 	switch {
 	case p.Reversing || p.ReversalStarted():
 		return p, payment.ReasonReversalStarted, nil
-	case p.Mode == payment.ByOrder || len(p.Wallet) == 0 || p.Code != c.Text:
+	case p.Mode == payment.ByOrder || len(p.Wallet) == 0 || p.Code != c.Text || p.OnlineOnly:
 		return p, payment.ReasonNotConvertible, nil
 	}
 	why, a, err := t.decideOffline(p, c, clock, true)
@@ -209,22 +209,45 @@ func (t *tx) convert(p payment.Payment, c Signed, clock Clock, operator string) 
 	return p, "", err
 }
 
+// MissingOffline is what stands between this terminal and any offline payment at the time now: nothing when it could sell
+// offline. What depends on the customer's code is not looked at.
+func (b *Book) MissingOffline(now time.Time, clock Clock) (missing []payment.Reason, err error) {
+	err = b.view(func(s state) error {
+		k, _, _, err := b.terminalCase(s, now, clock)
+		if err != nil {
+			return err
+		}
+		missing = payment.MissingOffline(k)
+		return nil
+	})
+	return missing, err
+}
+
+// terminalCase is what a decision looks at that does not depend on the customer.
+func (b *Book) terminalCase(s state, now time.Time, clock Clock) (k payment.Case, policy Policy, deny DenyList, err error) {
+	if policy, err = policyOf(s); err != nil {
+		return k, policy, deny, err
+	}
+	if deny, err = denyListOf(s); err != nil {
+		return k, policy, deny, err
+	}
+	k = payment.Case{
+		Now: now, ClockTrusted: clock.Trusted, ClockError: clock.Error, Limits: b.limits(policy),
+		PolicyAt: policy.IssuedAt, PolicyUntil: policy.Until, DenyAt: deny.IssuedAt, DenyUntil: deny.Until,
+	}
+	k.Terminal, err = terminalExposure(s)
+	return k, policy, deny, err
+}
+
 // decideOffline reads everything that the decision looks at, and decides.
 func (t *tx) decideOffline(p payment.Payment, c Signed, clock Clock, converting bool) (payment.Reason, Acceptance, error) {
-	policy, err := policyOf(t.state)
+	k, policy, deny, err := t.book.terminalCase(t.state, c.ScannedAt, clock)
 	if err != nil {
 		return "", Acceptance{}, err
 	}
-	deny, err := denyListOf(t.state)
-	if err != nil {
-		return "", Acceptance{}, err
-	}
-	k := payment.Case{
-		TotalFen: p.TotalFen, Now: c.ScannedAt, ClockTrusted: clock.Trusted && !t.at.Before(t.book.lastAt), ClockError: clock.Error,
-		PolicyAt: policy.IssuedAt, PolicyUntil: policy.Until, DenyAt: deny.IssuedAt, DenyUntil: deny.Until,
-		Code: c.Refused, MostFen: c.MostFen, CertPaymentFen: c.CertPaymentFen, CertAllowanceFen: c.CertAllowanceFen,
-		CertCount: c.CertCount, Limits: t.book.limits(policy), Converting: converting,
-	}
+	k.ClockTrusted = k.ClockTrusted && !t.at.Before(t.book.lastAt)
+	k.TotalFen, k.Code, k.MostFen, k.Converting = p.TotalFen, c.Refused, c.MostFen, converting
+	k.CertPaymentFen, k.CertAllowanceFen, k.CertCount = c.CertPaymentFen, c.CertAllowanceFen, c.CertCount
 	if c.Refused == "" {
 		if err := t.readCase(&k, p, c); err != nil {
 			return "", Acceptance{}, err
@@ -250,10 +273,7 @@ func (t *tx) readCase(k *payment.Case, p payment.Payment, c Signed) (err error) 
 	if k.CertUsed, err = exposureAt(t.state, key(prefixCertUsed, c.Wallet)); err != nil {
 		return err
 	}
-	if k.Wallet, err = exposureAt(t.state, key(prefixWalletOpen, c.Wallet)); err != nil {
-		return err
-	}
-	k.Terminal, err = terminalExposure(t.state)
+	k.Wallet, err = exposureAt(t.state, key(prefixWalletOpen, c.Wallet))
 	return err
 }
 

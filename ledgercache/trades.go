@@ -38,6 +38,7 @@ type New struct {
 	BodyHash   []byte    // SHA-256 of the request
 	ExpiresAt  time.Time // of the armed counter or the ORDER
 	OrderText  string
+	OnlineOnly bool           // never accept it offline
 	Code       *Code          // by code: what to charge …
 	Reject     payment.Reason // … or why the terminal refuses it
 	Foreign    string         // with FOREIGN_CODE: the kind of code
@@ -101,6 +102,7 @@ func (t *tx) openTrade(n New) (payment.Payment, bool, error) {
 	if err := t.emit(recOpened, payment.Opened{
 		TradeNo: n.TradeNo, OutTradeNo: n.OutTradeNo, Mode: n.Mode, TotalFen: n.TotalFen, Subject: n.Subject, Attach: n.Attach,
 		OperatorID: n.OperatorID, ShiftID: shift, BodyHash: n.BodyHash, ExpiresAt: n.ExpiresAt, OrderText: n.OrderText,
+		OnlineOnly: n.OnlineOnly,
 	}); err != nil {
 		return payment.Payment{}, false, err
 	}
@@ -117,7 +119,7 @@ func (t *tx) openTrade(n New) (payment.Payment, bool, error) {
 	return p, false, err
 }
 
-// submit judges steps 7 and 9 of codes.md and hands the code to the line, or records the refusal.
+// submit judges steps 7 to 9 of codes.md and hands the code to the line, or records the refusal.
 func (t *tx) submit(tradeNo string, total money.Fen, c Code) error {
 	reason, err := t.judge(total, c)
 	if err != nil {
@@ -134,6 +136,11 @@ func (t *tx) submit(tradeNo string, total money.Fen, c Code) error {
 func (t *tx) judge(total money.Fen, c Code) (payment.Reason, error) {
 	if replayed, err := t.replayed(c.Text, c.Wallet, c.Counter); err != nil || replayed {
 		return payment.ReasonCodeReplayed, err
+	}
+	if len(c.Token) > 0 {
+		if blocked, err := denied(t.state, c.Token); err != nil || blocked {
+			return payment.ReasonWalletBlocked, err
+		}
 	}
 	if c.MostFen > 0 && total > c.MostFen {
 		return payment.ReasonOverCodeLimit, nil

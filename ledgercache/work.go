@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/oklog/ulid/v2"
+
 	"yupos/ledgercache/money"
 	"yupos/ledgercache/payment"
 )
@@ -148,4 +150,23 @@ func eachOpenRefund(s state, each func(payment.Refund) error) error {
 		}
 		return each(f)
 	})
+}
+
+// Unresolved are the sales of an amount, opened at since or later, whose result is not known (UNKNOWN), oldest first.
+func (b *Book) Unresolved(total money.Fen, since time.Time) (list []payment.Payment, err error) {
+	after := ulid.ULID{}
+	if err := after.SetTime(ulid.Timestamp(since)); err != nil {
+		return nil, err
+	}
+	err = b.page(prefixOpenTrade, after.String(), 1, func(s state, no, _ []byte) (bool, error) {
+		var p payment.Payment
+		if err := get(s, key(prefixTrade, no), &p); err != nil {
+			return false, err
+		}
+		if p.State == payment.Unknown && p.TotalFen == total {
+			list = append(list, p)
+		}
+		return false, nil
+	})
+	return list, err
 }

@@ -71,7 +71,11 @@ func (t *Till) ConfirmDigits(ctx context.Context, outTradeNo, digits, operatorID
 	if p.State == payment.Success {
 		return p, nil
 	}
-	if p.TotalFen > t.o.Limits.DigitsFen {
+	limits, err := t.book.OfflineLimits()
+	if err != nil {
+		return p, err
+	}
+	if p.TotalFen > limits.DigitsFen {
 		return p, &Refusal{reasonOverDigits}
 	}
 	want, err := paycode.Digits(t.o.Secret, t.o.Shop.TerminalID, p.TradeNo, p.TotalFen)

@@ -151,7 +151,7 @@ func TestTypedDigitsSettleUpToTheirLimit(t *testing.T) {
 			t.Fatalf("%+v, %v", p, err)
 		}
 	}
-	big := c.order("A2", c.o.Limits.DigitsFen+1)
+	big := c.order("A2", payment.DefaultLimits.DigitsFen+1)
 	_, err = c.ConfirmDigits(c.ctx, "A2", right, "op1")
 	refusedAs(t, err, "OVER_DIGITS_LIMIT")
 	if got := c.trade("A2"); got.DigitTries != 0 {

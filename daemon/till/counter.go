@@ -264,13 +264,16 @@ func (l *loop) scanned(ctx context.Context, s scanner.Scan) error {
 		return nil
 	}
 	t.log.Debug("code read", slog.String("trade_no", tradeNo), slog.Time("at", s.At))
-	code, reason, foreign := t.judge(s.Text, s.Symbology, s.At)
-	if reason != "" {
-		_, err = t.book.RejectCode(ctx, tradeNo, reason, foreign)
-	} else {
-		_, err = t.book.SubmitCode(ctx, tradeNo, *code)
+	v := t.judge(s.Text, s.Symbology, s.At, p.OnlineOnly)
+	switch {
+	case v.reason != "":
+		_, err = t.book.RejectCode(ctx, tradeNo, v.reason, v.foreign)
+	case v.signed != nil:
+		_, err = t.book.AcceptOffline(ctx, tradeNo, *v.signed, t.o.Clock(), "")
+	default:
+		_, err = t.book.SubmitCode(ctx, tradeNo, *v.code)
 	}
-	t.log.Debug("code judged", slog.String("trade_no", tradeNo), slog.String("reason", string(reason)))
+	t.log.Debug("code judged", slog.String("trade_no", tradeNo), slog.String("reason", string(v.reason)))
 	return l.unlessBroken(err)
 }
 
@@ -280,36 +283,4 @@ func (t *Till) say(w payment.Words) {
 	t.notice = w
 	t.mu.Unlock()
 	t.Changed()
-}
-
-// judge is what the terminal can say of a code by itself, at the time of its scan: what it is, and steps 1 to 6 of
-// codes.md. A code that passes is handed to the book, which judges replay and limits inside its step.
-func (t *Till) judge(text, symbology string, at time.Time) (*ledgercache.Code, payment.Reason, string) {
-	up := t.o.Link.State().Up
-	switch kind := paycode.ClassifyScan(text, symbology); kind {
-	case "ONLINE":
-		if r := paycode.CheckOnline(text); r != "" {
-			return nil, payment.Reason(r), ""
-		}
-		if !up {
-			return nil, payment.ReasonCodeNeedsLink, ""
-		}
-		return &ledgercache.Code{Text: text, ScannedAt: at}, "", ""
-	case "SIGNED":
-		if !up { // no signed policy is here, so nothing can be taken offline (codes.md: before the code)
-			return nil, "POLICY_STALE", ""
-		}
-		s, r := paycode.ParseSigned(text)
-		if r == "" {
-			r = s.Verify(t.o.Issuers(at), at)
-		}
-		if r != "" {
-			return nil, payment.Reason(r), ""
-		}
-		return &ledgercache.Code{Text: text, Wallet: s.Cert.WalletKey, Token: s.Cert.Token[:], Counter: s.Counter, MostFen: s.MostFen, ScannedAt: at}, "", ""
-	case "MALFORMED":
-		return nil, "MALFORMED", ""
-	default:
-		return nil, "FOREIGN_CODE", string(kind)
-	}
 }

@@ -138,6 +138,7 @@ type counter struct {
 	screen *screen
 	paper  *paper
 	scans  chan scanner.Scan
+	book   func(*ledgercache.Options) // changes how the book is opened; may be nil
 }
 
 // newCounter makes a till that does not run yet.
@@ -155,9 +156,11 @@ func newCounter(t *testing.T) *counter {
 
 func (c *counter) open() {
 	c.t.Helper()
-	book, err := ledgercache.Open(context.Background(), ledgercache.Options{
-		Dir: c.dir, Key: [32]byte{1}, TerminalID: shop.TerminalID, ShiftAutoOpen: true, AutoPrint: true, Now: c.clock.now,
-	})
+	o := ledgercache.Options{Dir: c.dir, Key: [32]byte{1}, TerminalID: shop.TerminalID, ShiftAutoOpen: true, AutoPrint: true, Now: c.clock.now}
+	if c.book != nil {
+		c.book(&o)
+	}
+	book, err := ledgercache.Open(context.Background(), o)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -51,14 +51,18 @@ func (t *Till) Pay(ctx context.Context, s Sale) (p payment.Payment, replayed boo
 		return t.book.OpenTrade(ctx, n)
 	}
 	n.Mode = payment.ByCode
-	n.Code, n.Reject, n.Foreign = t.judge(s.AuthCode, "", now)
+	v := t.judge(s.AuthCode, "", now, s.NoOffline)
+	if v.signed != nil {
+		return t.book.OpenOffline(ctx, n, *v.signed, t.o.Clock())
+	}
+	n.Code, n.Reject, n.Foreign = v.code, v.reason, v.foreign
 	return t.book.OpenTrade(ctx, n)
 }
 
 func (s Sale) open(mode payment.Mode, verb string) ledgercache.New {
 	return ledgercache.New{
 		OutTradeNo: s.OutTradeNo, Mode: mode, TotalFen: s.TotalFen, Subject: s.Subject, Attach: s.Attach,
-		OperatorID: cmp.Or(s.OperatorID, s.Caller), BodyHash: s.hash(verb),
+		OperatorID: cmp.Or(s.OperatorID, s.Caller), BodyHash: s.hash(verb), OnlineOnly: s.NoOffline,
 	}
 }
 
@@ -83,11 +87,15 @@ func (t *Till) Precreate(ctx context.Context, s Sale) (p payment.Payment, replay
 }
 
 // Cancel ends a trade: unsent ones close at once, shown or sent ones are reversed at the ledger. A trade that has ended
-// unpaid is answered as it is; a paid one fails with ErrTradePaid.
+// unpaid is answered as it is; a paid one fails with ErrTradePaid. One that was accepted offline is withdrawn, which is a
+// manager's right; once its upload has begun that fails with ErrUploaded.
 func (t *Till) Cancel(ctx context.Context, outTradeNo, operatorID string) (payment.Payment, error) {
 	p, err := t.book.Trade(outTradeNo)
 	if err != nil {
 		return p, err
+	}
+	if p.State == payment.AcceptedOffline {
+		return t.withdraw(ctx, p, operatorID)
 	}
 	c, err := t.book.Cancel(ctx, p.TradeNo, operatorID)
 	if errors.Is(err, payment.ErrIllegalMove) {

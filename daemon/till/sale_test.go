@@ -43,7 +43,7 @@ func TestWithTheLineDownACodeIsRefusedAtOnceWithItsReason(t *testing.T) {
 		reason payment.Reason
 	}{
 		"A1": {onlineCode, "CODE_NEEDS_LINK"},
-		"A2": {signedCode(t, c.clock.now()), "POLICY_STALE"},
+		"A2": {signedCode(t, c.clock.now()), payment.ReasonClockUntrusted},
 		"A3": {weChatCode, "FOREIGN_CODE"},
 		"A4": {"861234567890123450", "MALFORMED"},
 	} {

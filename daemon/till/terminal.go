@@ -7,6 +7,7 @@ import (
 
 	"yupos/ledgercache"
 	"yupos/ledgercache/money"
+	"yupos/ledgercache/payment"
 )
 
 // Terminal is all there is to know about this terminal, as GET /v1/terminal answers it.
@@ -48,10 +49,24 @@ type Amounts struct {
 	OldestAt *time.Time `json:"oldest_at"`
 }
 
-// Limits are what this terminal may take, in fen.
+// Limits are what this terminal may take: the strictest of configuration and the ledger's policy. LeftFen and LeftCount
+// are what it may still take offline before it has to upload, StopsAt is when it stops because of the oldest payment.
 type Limits struct {
-	PaymentFen money.Fen `json:"payment_fen"`
-	OfflineFen money.Fen `json:"offline_payment_fen"`
+	PaymentFen      money.Fen  `json:"payment_fen"`
+	OfflineFen      money.Fen  `json:"offline_payment_fen"`
+	WalletFen       money.Fen  `json:"offline_wallet_fen"`
+	WalletCount     int        `json:"offline_wallet_count"`
+	TerminalFen     money.Fen  `json:"offline_terminal_fen"`
+	TerminalCount   int        `json:"offline_terminal_count"`
+	ConvertFen      money.Fen  `json:"convert_fen"`
+	DigitsFen       money.Fen  `json:"digits_fen"`
+	LeftFen         money.Fen  `json:"offline_left_fen"`
+	LeftCount       int        `json:"offline_left_count"`
+	StopsAt         *time.Time `json:"offline_stops_at"`
+	PolicyUntil     *time.Time `json:"policy_until"`
+	DenyListUntil   *time.Time `json:"deny_list_until"`
+	PolicyVersion   uint32     `json:"policy_version"`
+	DenyListVersion uint32     `json:"deny_list_version"`
 }
 
 // Warning is something that a person should look at.
@@ -75,8 +90,9 @@ type ShiftInfo struct {
 
 // OfflineReady says whether the shop could sell offline right now, and what is missing by its name.
 type OfflineReady struct {
-	OK      bool     `json:"ok"`
-	Missing []string `json:"missing"`
+	OK      bool      `json:"ok"`
+	Missing []string  `json:"missing"`
+	Words   []Warning `json:"words"` // the same for people
 }
 
 // BookInfo is where the journal stands and how far the ledger holds it.
@@ -92,11 +108,8 @@ func (t *Till) Terminal() (Terminal, error) {
 	link := t.o.Link.State()
 	out := Terminal{
 		TerminalID: t.o.Shop.TerminalID, MerchantID: t.o.Shop.MerchantID, Merchant: t.o.Shop.DisplayName,
-		Link:         LinkInfo{State: "down", Since: link.Since.In(ledgercache.Shanghai), Reason: link.Reason, Text: link.Text, TextEN: link.TextEN},
-		Limits:       Limits{PaymentFen: money.Max},
-		Devices:      []Device{},
-		Warnings:     []Warning{},
-		OfflineReady: OfflineReady{Missing: []string{"POLICY_STALE", "DENY_LIST_STALE", "CLOCK_UNTRUSTED"}},
+		Link:    LinkInfo{State: "down", Since: link.Since.In(ledgercache.Shanghai), Reason: link.Reason, Text: link.Text, TextEN: link.TextEN},
+		Devices: []Device{}, Warnings: []Warning{},
 	}
 	if link.Up {
 		out.Link.State = "up"
@@ -108,6 +121,9 @@ func (t *Till) Terminal() (Terminal, error) {
 	if out.Queue, err = t.queue(); err != nil {
 		return out, err
 	}
+	if err := t.offline(&out); err != nil {
+		return out, err
+	}
 	if out.Shift, err = t.shift(); err != nil {
 		return out, err
 	}
@@ -117,19 +133,87 @@ func (t *Till) Terminal() (Terminal, error) {
 	}
 	out.Book = BookInfo{Epoch: here.Epoch, Sequence: here.Sequence, Head: here.Head, Anchored: anchored.Sequence}
 	out.Warnings, err = t.warnings(link, out.Devices)
+	out.Warnings = append(out.Warnings, exposureWarnings(out.Exposure, t.o.Now())...)
 	return out, err
+}
+
+// offline fills in what the terminal has taken offline, what it may still take, and whether it could now.
+func (t *Till) offline(out *Terminal) error {
+	open, err := t.book.Exposure()
+	if err != nil {
+		return err
+	}
+	limits, err := t.book.OfflineLimits()
+	if err != nil {
+		return err
+	}
+	policy, err := t.book.Policy()
+	if err != nil {
+		return err
+	}
+	deny, err := t.book.DenyList()
+	if err != nil {
+		return err
+	}
+	out.Exposure = amounts(open)
+	out.Limits = Limits{
+		PaymentFen: money.Max, OfflineFen: limits.PaymentFen, WalletFen: limits.WalletFen, WalletCount: limits.WalletCount,
+		TerminalFen: limits.TerminalFen, TerminalCount: limits.TerminalCount, ConvertFen: limits.ConvertFen, DigitsFen: limits.DigitsFen,
+		LeftFen: max(0, limits.TerminalFen-open.Fen), LeftCount: max(0, limits.TerminalCount-open.Count),
+		PolicyUntil: usableUntil(policy.IssuedAt, policy.Until), DenyListUntil: usableUntil(deny.IssuedAt, deny.Until),
+		PolicyVersion: policy.Version, DenyListVersion: deny.Version,
+	}
+	if open.Count > 0 {
+		stops := open.OldestAt.Add(payment.OfflineStopAfter).In(ledgercache.Shanghai)
+		out.Limits.StopsAt = &stops
+	}
+	clock := t.o.Clock()
+	out.Clock = ClockInfo{Trusted: clock.Trusted, ErrorMillis: clock.Error.Milliseconds()}
+	out.OfflineReady, err = t.offlineReady()
+	return err
+}
+
+// usableUntil is when news stop to count for offline acceptance; nil where there are none.
+func usableUntil(issued, until time.Time) *time.Time {
+	if issued.IsZero() {
+		return nil
+	}
+	end := issued.Add(payment.PolicyAge)
+	if until.Before(end) {
+		end = until
+	}
+	end = end.In(ledgercache.Shanghai)
+	return &end
+}
+
+// exposureWarnings say when the oldest offline payment has waited long.
+func exposureWarnings(e Amounts, now time.Time) []Warning {
+	if e.OldestAt == nil || now.Sub(*e.OldestAt) < payment.OfflineWarnAfter {
+		return nil
+	}
+	hours := int(now.Sub(*e.OldestAt).Hours())
+	if now.Sub(*e.OldestAt) > payment.OfflineStopAfter {
+		return []Warning{{"OFFLINE_STOPPED", fmt.Sprintf("最早一笔离线付款已 %d 小时未上传，停止离线受理。已受理的不会丢失，请恢复网络", hours),
+			fmt.Sprintf("The oldest offline payment has waited %d hours: no more are taken. None is lost; restore the line", hours)}}
+	}
+	return []Warning{{"OFFLINE_OLD", fmt.Sprintf("最早一笔离线付款已 %d 小时未上传，满 72 小时将停止离线受理，请尽快恢复网络", hours),
+		fmt.Sprintf("The oldest offline payment has waited %d hours; at 72 hours no more are taken. Restore the line soon", hours)}}
 }
 
 // queue is what the ledger still has to say: trades that were sent, shown or accepted offline and have not ended, and open
 // refunds.
 func (t *Till) queue() (Amounts, error) {
 	q, err := t.book.Queue()
-	a := Amounts{Count: q.Count, Fen: q.Fen}
-	if q.Count > 0 {
-		at := q.OldestAt.In(ledgercache.Shanghai)
+	return amounts(q), err
+}
+
+func amounts(e payment.Exposure) Amounts {
+	a := Amounts{Count: e.Count, Fen: e.Fen}
+	if e.Count > 0 {
+		at := e.OldestAt.In(ledgercache.Shanghai)
 		a.OldestAt = &at
 	}
-	return a, err
+	return a
 }
 
 func (t *Till) shift() (*ShiftInfo, error) {

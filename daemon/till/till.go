@@ -80,7 +80,7 @@ type Options struct {
 	Issuers  func(now time.Time) paycode.Keys // pinned keys that may sign wallet certificates
 	Receipts func(now time.Time) paycode.Keys // pinned keys of the ledger that may sign RECEIPTs
 	Secret   [32]byte                         // the confirmation secret
-	Limits   payment.Limits                   // the zero Limits are product.md's
+	Clock    func() ledgercache.Clock         // how far Now can be trusted; nil: not at all
 	Scans    <-chan scanner.Scan
 	Printer  Printer
 	Screen   Screen
@@ -115,8 +115,8 @@ func New(o Options) *Till {
 	if o.Receipts == nil {
 		o.Receipts = func(time.Time) paycode.Keys { return nil }
 	}
-	if o.Limits == (payment.Limits{}) {
-		o.Limits = payment.DefaultLimits
+	if o.Clock == nil {
+		o.Clock = func() ledgercache.Clock { return ledgercache.Clock{} }
 	}
 	return &Till{o: o, book: o.Book, log: o.Log, watch: map[chan struct{}]struct{}{}, counter: Counter{State: display.Idle}}
 }
@@ -128,6 +128,7 @@ func (t *Till) Book() *ledgercache.Book { return t.book }
 func (t *Till) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return t.work(ctx) })
+	g.Go(func() error { return t.selfCheck(ctx) })
 	if t.o.Printer != nil {
 		g.Go(func() error { return t.print(ctx) })
 	}

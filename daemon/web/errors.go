@@ -80,6 +80,8 @@ var verdicts = []verdict{
 	{ledgercache.ErrOutRefundNoUsed, 409, "OUT_REFUND_NO_USED", "退款单号已用于另一笔不同的退款", "out_refund_no was used with another body", false},
 	{ledgercache.ErrCounterBusy, 409, "COUNTER_BUSY", "柜台正在处理另一笔交易，请先完成或取消", "The counter is busy with another trade; finish or cancel it first", true},
 	{till.ErrTradePaid, 409, "TRADE_PAID", "交易已付款，不能撤销，请退款", "The trade is paid and cannot be cancelled; refund it", false},
+	{till.ErrUploaded, 409, "TRADE_UPLOADED", "离线付款已开始上传或曾联网发送，不能撤回，请待入账后退款", "The offline payment is on its way to the ledger and cannot be withdrawn; refund it once it is settled", false},
+	{ledgercache.ErrNoSigner, 503, "BOOK_STOPPED", "终端密钥不可用，不能离线受理，未收款", "The terminal's key is not there: nothing is accepted offline, no money was taken", false},
 	{ledgercache.ErrNotPaid, 409, "TRADE_NOT_PAID", "交易未付款", "The trade is not paid", false},
 	{ledgercache.ErrRefundTooMuch, 409, "REFUND_OVER_PAID", "退款超过可退金额", "More than what is left to refund", false},
 	{ledgercache.ErrRefundTooMany, 409, "REFUND_TOO_MANY", "退款次数已达上限", "Too many partial refunds", false},

@@ -103,7 +103,6 @@ var later = []struct {
 	method, path string
 	scope        auth.Scope
 }{
-	{http.MethodPost, "/v1/trade/{out_trade_no}/accept_offline", auth.Refund},
 	{http.MethodPost, "/v1/days/{date}/close", auth.Office},
 	{http.MethodGet, "/v1/bills/{date}", auth.Office},
 	{http.MethodPost, "/v1/reconciliations/{date}", auth.Office},

@@ -3,6 +3,7 @@ package web
 import (
 	"time"
 
+	"yupos/daemon/till"
 	"yupos/ledgercache"
 	"yupos/ledgercache/money"
 	"yupos/ledgercache/payment"
@@ -50,6 +51,11 @@ type Trade struct {
 	DisplayTextEN string  `json:"display_text_en" doc:"ready to show, English"`
 	Reason        *Reason `json:"reason" doc:"null when there is none"`
 	Code          *Code   `json:"code" doc:"only while the ORDER may be paid, else null"`
+
+	Bearer    *string        `json:"bearer" enum:"ledger,merchant" doc:"who bears an offline payment that the wallet did not pay; null otherwise"`
+	Evidence  *string        `json:"evidence" enum:"accept,receipt,digits" doc:"on what the terminal itself took the money; null when the ledger answered"`
+	Confirmed bool           `json:"confirmed" doc:"false while money was taken on evidence that the ledger has not confirmed yet"`
+	Warnings  []till.Warning `json:"warnings" doc:"what the cashier should know before going on; empty when there is nothing"`
 }
 
 // tradeOf is how p looks from outside at the time now.
@@ -70,6 +76,13 @@ func tradeOf(p payment.Payment, now time.Time) Trade {
 	}
 	if p.Unconfirmed && p.Evidence == payment.ByReceipt { // the receipt says who paid what; the fee is still to come
 		t.PaidFen, t.DiscountFen = fen(p.PaidFen), fen(p.DiscountFen)
+	}
+	t.Confirmed, t.Warnings = !p.Unconfirmed && p.State != payment.AcceptedOffline, []till.Warning{}
+	if p.Bearer != "" {
+		t.Bearer = (*string)(&p.Bearer)
+	}
+	if p.Evidence != "" {
+		t.Evidence = (*string)(&p.Evidence)
 	}
 	if mayBePaid(p, now) {
 		t.Code = &Code{Text: p.OrderText, ExpiresAt: stamp(p.ExpiresAt)}

@@ -92,8 +92,9 @@ func (s *Server) addTrades() {
 	operation(s, http.MethodPost, "/v1/trade/precreate", "precreate", "收款：出示动态码 · show a dynamic code", auth.Show, s.precreate)
 	operation(s, http.MethodGet, "/v1/trade/{out_trade_no}", "query", "查单 · query, asks the ledger where the trade is open", auth.Query, s.query)
 	operation(s, http.MethodGet, "/v1/trades", "trades", "交易列表 · list trades, newest first", auth.Query, s.list)
-	operation(s, http.MethodPost, "/v1/trade/{out_trade_no}/cancel", "cancel", "撤销未付款的交易 · close or reverse", auth.Cancel, s.cancel)
+	operation(s, http.MethodPost, "/v1/trade/{out_trade_no}/cancel", "cancel", "撤销未付款的交易，或撤回未上传的离线付款（店长） · close or reverse; withdraw an offline payment before its upload, a manager's right", auth.Cancel, s.cancel)
 	operation(s, http.MethodPost, "/v1/trade/{out_trade_no}/confirm", "confirm", "断网时凭顾客凭证或确认码入账 · settle a shown order by receipt or digits", auth.Pay, s.confirm)
+	operation(s, http.MethodPost, "/v1/trade/{out_trade_no}/accept_offline", "accept-offline", "转离线受理 · take a sale without an answer on its SIGNED code, a manager's right", auth.Refund, s.acceptOffline)
 	operation(s, http.MethodPost, "/v1/trade/{out_trade_no}/print", "print", "重打印 · print a copy of the receipt", auth.Print, s.print)
 }
 
@@ -116,7 +117,11 @@ func (s *Server) pay(ctx context.Context, in *payInput) (*tradeOutput, error) {
 	if !replayed {
 		s.audit(ctx, "pay", b.OutTradeNo)
 	}
-	return s.answer(ctx, p, d, replayed)
+	out, err := s.answer(ctx, p, d, replayed)
+	if err != nil {
+		return nil, err
+	}
+	return s.warned(p, out)
 }
 
 // answer waits as long as the caller wishes and answers the trade: 200 when nobody needs to wait any longer, else 202.
@@ -134,6 +139,20 @@ func (s *Server) answer(ctx context.Context, p payment.Payment, d time.Duration,
 	if replayed {
 		out.Replayed = "true"
 	}
+	return out, nil
+}
+
+// warned adds to the answer of a new sale that another of the same amount may be the same customer's.
+func (s *Server) warned(p payment.Payment, out *tradeOutput) (*tradeOutput, error) {
+	list, err := s.till.Unresolved(p)
+	if err != nil || len(list) == 0 {
+		return out, err
+	}
+	amount := p.TotalFen.String()
+	out.Body.Warnings = append(out.Body.Warnings, till.Warning{
+		Code: "SAME_AMOUNT_UNRESOLVED", Text: "两分钟内另有一笔 " + amount + " 结果未知（" + list[0].OutTradeNo + "），请先查询，以免重复收款",
+		TextEN: "Another sale of " + amount + " within two minutes has no result yet (" + list[0].OutTradeNo + "); ask about it first, not to charge twice",
+	})
 	return out, nil
 }
 
@@ -157,7 +176,7 @@ func (s *Server) precreate(ctx context.Context, in *precreateInput) (*tradeOutpu
 		return nil, err
 	}
 	out.Status = http.StatusOK
-	return out, nil
+	return s.warned(p, out)
 }
 
 func (s *Server) query(ctx context.Context, in *tradeInput) (*tradeOutput, error) {
@@ -172,9 +191,26 @@ func (s *Server) query(ctx context.Context, in *tradeInput) (*tradeOutput, error
 	return s.answer(ctx, p, d, false)
 }
 
+// acceptOffline is the operator's explicit choice after a missing answer. Who chose is the caller, never a field.
+func (s *Server) acceptOffline(ctx context.Context, in *actInput) (*tradeOutput, error) {
+	d, err := in.duration(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, "accept_offline", in.OutTradeNo)
+	p, err := s.till.AcceptOffline(ctx, in.OutTradeNo, callerOf(ctx).Name)
+	if err != nil {
+		return nil, err
+	}
+	return s.answer(ctx, p, d, false)
+}
+
 func (s *Server) cancel(ctx context.Context, in *actInput) (*tradeOutput, error) {
 	d, err := in.duration(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.mayCancel(ctx, in.OutTradeNo); err != nil {
 		return nil, err
 	}
 	s.audit(ctx, "cancel", in.OutTradeNo)
@@ -183,6 +219,15 @@ func (s *Server) cancel(ctx context.Context, in *actInput) (*tradeOutput, error)
 		return nil, err
 	}
 	return s.answer(ctx, p, d, false)
+}
+
+// mayCancel wants a manager's right to withdraw an offline payment: its goods may have left the shop.
+func (s *Server) mayCancel(ctx context.Context, outTradeNo string) error {
+	p, err := s.till.Book().Trade(outTradeNo)
+	if err != nil || p.State != payment.AcceptedOffline {
+		return err
+	}
+	return callerOf(ctx).Check(auth.Refund)
 }
 
 // PrintJob is one receipt on its way to paper.

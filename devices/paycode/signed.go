@@ -184,6 +184,11 @@ func ParseSigned(text string) (Signed, Reason) {
 // Verify carries out steps 2 to 6 of the judgement with the pinned issuer keys and the time of the scan, in whole seconds.
 // Steps 7 to 9 (replay, deny list, limits) belong to the book.
 func (s Signed) Verify(issuers Keys, now time.Time) Reason {
+	return s.VerifyWithin(issuers, now, CodeLifeSeconds, CodeSkewSeconds)
+}
+
+// VerifyWithin is Verify with the window of a policy, in seconds. A policy can only make the window smaller.
+func (s Signed) VerifyWithin(issuers Keys, now time.Time, life, skew int) Reason {
 	if len(s.Raw) != signedLength {
 		return Malformed
 	}
@@ -194,9 +199,9 @@ func (s Signed) Verify(issuers Keys, now time.Time) Reason {
 		return CodeForged
 	}
 	switch unix := now.Unix(); {
-	case int64(s.Created) > unix+CodeSkewSeconds:
+	case int64(s.Created) > unix+int64(min(skew, CodeSkewSeconds)):
 		return CodeFromFuture
-	case int64(s.Created) < unix-CodeLifeSeconds:
+	case int64(s.Created) < unix-int64(min(life, CodeLifeSeconds)):
 		return CodeExpired
 	}
 	return OK

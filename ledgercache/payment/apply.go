@@ -36,6 +36,7 @@ type Opened struct {
 	BodyHash   []byte    `cbor:"9,keyasint,omitempty"`
 	ExpiresAt  time.Time `cbor:"10,keyasint,omitzero"`
 	OrderText  string    `cbor:"11,keyasint,omitempty"`
+	OnlineOnly bool      `cbor:"12,keyasint,omitempty"` // the register wants no offline acceptance
 }
 
 // Submitted hands a code to the line: NOTPAY → UNKNOWN. It carries the first sending and its limit.
@@ -192,7 +193,7 @@ func Open(e Opened, at time.Time) (Payment, error) {
 	return Payment{
 		TradeNo: e.TradeNo, OutTradeNo: e.OutTradeNo, Mode: e.Mode, State: NotPay, Path: Online, TotalFen: e.TotalFen,
 		Subject: e.Subject, Attach: e.Attach, OperatorID: e.OperatorID, ShiftID: e.ShiftID, BodyHash: e.BodyHash,
-		CreatedAt: at, ExpiresAt: e.ExpiresAt, OrderText: e.OrderText,
+		CreatedAt: at, ExpiresAt: e.ExpiresAt, OrderText: e.OrderText, OnlineOnly: e.OnlineOnly,
 	}, nil
 }
 

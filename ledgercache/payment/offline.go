@@ -101,7 +101,7 @@ type Case struct {
 // refusal in the order of codes.md, SIGNED. It is the only place where that is decided.
 func DecideOffline(c Case) Reason {
 	switch {
-	case !c.ClockTrusted || c.ClockError < 0 || c.ClockError > ClockBound:
+	case !c.clockHolds():
 		return ReasonClockUntrusted
 	case !fresh(c.PolicyAt, c.PolicyUntil, c.Now):
 		return ReasonPolicyStale
@@ -119,6 +119,33 @@ func DecideOffline(c Case) Reason {
 	return c.overLimits()
 }
 
+// MissingOffline is what stands between the terminal and any offline payment now, whoever the customer is: nothing when the
+// shop could sell offline. It looks at clock, policy, deny list and the terminal's own room, with the rules of DecideOffline.
+func MissingOffline(c Case) (missing []Reason) {
+	if !c.clockHolds() {
+		missing = append(missing, ReasonClockUntrusted)
+	}
+	if !fresh(c.PolicyAt, c.PolicyUntil, c.Now) {
+		missing = append(missing, ReasonPolicyStale)
+	}
+	if !fresh(c.DenyAt, c.DenyUntil, c.Now) {
+		missing = append(missing, ReasonDenyListStale)
+	}
+	c.TotalFen = 1
+	if c.terminalFull() || c.Limits.PaymentFen < 1 || c.Limits.WalletFen < 1 || c.Limits.WalletCount < 1 {
+		missing = append(missing, ReasonOverTerminalLimit)
+	}
+	return missing
+}
+
+func (c Case) clockHolds() bool {
+	return c.ClockTrusted && c.ClockError >= 0 && c.ClockError <= ClockBound
+}
+
+func (c Case) terminalFull() bool {
+	return c.Terminal.Count >= c.Limits.TerminalCount || c.TotalFen > c.Limits.TerminalFen-c.Terminal.Fen || c.Terminal.tooOld(c.Now)
+}
+
 // overLimits judges the sums. They are far below what overflows: each is bounded by a limit of its own before it is added.
 func (c Case) overLimits() Reason {
 	switch {
@@ -129,7 +156,7 @@ func (c Case) overLimits() Reason {
 	case c.CertUsed.Count >= c.CertCount || c.Wallet.Count >= c.Limits.WalletCount ||
 		c.TotalFen > c.CertAllowanceFen-c.CertUsed.Fen || c.TotalFen > c.Limits.WalletFen-c.Wallet.Fen:
 		return ReasonOverWalletAllowance
-	case c.Terminal.Count >= c.Limits.TerminalCount || c.TotalFen > c.Limits.TerminalFen-c.Terminal.Fen || c.Terminal.tooOld(c.Now):
+	case c.terminalFull():
 		return ReasonOverTerminalLimit
 	}
 	return ""

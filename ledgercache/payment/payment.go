@@ -94,6 +94,7 @@ type Payment struct {
 	FinishedAt time.Time `cbor:"14,keyasint,omitzero"` // the ledger's success time, or when it ended here
 	ExpiresAt  time.Time `cbor:"15,keyasint,omitzero"` // of the armed counter or the ORDER
 	OrderText  string    `cbor:"16,keyasint,omitempty"`
+	OnlineOnly bool      `cbor:"17,keyasint,omitempty"` // never accepted offline, as the register asked
 
 	// Known once the ledger has said so.
 	Settled     bool      `cbor:"20,keyasint,omitempty"` // PaidFen, DiscountFen and FeeFen are known

@@ -112,6 +112,9 @@ func (p Payment) Why() Words {
 	if named, ok := foreignWords[p.Foreign]; ok && p.Reason == "FOREIGN_CODE" {
 		return Words{named.ZH + "，未收款，请顾客打开本钱包", named.EN + "; no money was taken, ask for this wallet's code"}
 	}
+	if p.OnlineOnly && p.Reason == ReasonCodeNeedsLink {
+		return Words{"网络断开，本单不允许离线受理，未收款。请待网络恢复，或出示动态码", "The line is down and the register wants no offline payment; no money was taken. Wait for the line, or show an order"}
+	}
 	return w
 }
 
