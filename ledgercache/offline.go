@@ -198,7 +198,7 @@ func (t *tx) convert(p payment.Payment, c Signed, clock Clock, operator string) 
 	switch {
 	case p.Reversing || p.ReversalStarted():
 		return p, payment.ReasonReversalStarted, nil
-	case p.Mode == payment.ByOrder || len(p.Wallet) == 0 || p.Code != c.Text || p.OnlineOnly:
+	case !p.Convertible() || p.Code != c.Text:
 		return p, payment.ReasonNotConvertible, nil
 	}
 	why, a, err := t.decideOffline(p, c, clock, true)

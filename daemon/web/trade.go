@@ -52,10 +52,11 @@ type Trade struct {
 	Reason        *Reason `json:"reason" doc:"null when there is none"`
 	Code          *Code   `json:"code" doc:"only while the ORDER may be paid, else null"`
 
-	Bearer    *string        `json:"bearer" enum:"ledger,merchant" doc:"who bears an offline payment that the wallet did not pay; null otherwise"`
-	Evidence  *string        `json:"evidence" enum:"accept,receipt,digits" doc:"on what the terminal itself took the money; null when the ledger answered"`
-	Confirmed bool           `json:"confirmed" doc:"false while money was taken on evidence that the ledger has not confirmed yet"`
-	Warnings  []till.Warning `json:"warnings" doc:"what the cashier should know before going on; empty when there is nothing"`
+	Bearer      *string        `json:"bearer" enum:"ledger,merchant" doc:"who bears an offline payment that the wallet did not pay; null otherwise"`
+	Evidence    *string        `json:"evidence" enum:"accept,receipt,digits" doc:"on what the terminal itself took the money; null when the ledger answered"`
+	Confirmed   bool           `json:"confirmed" doc:"false while money was taken on evidence that the ledger has not confirmed yet"`
+	Convertible bool           `json:"convertible" doc:"an answer is missing and a manager may accept it offline, where limits allow"`
+	Warnings    []till.Warning `json:"warnings" doc:"what the cashier should know before going on; empty when there is nothing"`
 }
 
 // tradeOf is how p looks from outside at the time now.
@@ -77,6 +78,7 @@ func tradeOf(p payment.Payment, now time.Time) Trade {
 	if p.Unconfirmed && p.Evidence == payment.ByReceipt { // the receipt says who paid what; the fee is still to come
 		t.PaidFen, t.DiscountFen = fen(p.PaidFen), fen(p.DiscountFen)
 	}
+	t.Convertible = p.State == payment.Unknown && p.Convertible()
 	t.Confirmed, t.Warnings = !p.Unconfirmed && p.State != payment.AcceptedOffline, []till.Warning{}
 	if p.Bearer != "" {
 		t.Bearer = (*string)(&p.Bearer)

@@ -3,7 +3,6 @@ package web
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -22,6 +21,7 @@ import (
 	"yupos/devices/scanner"
 	"yupos/ledgercache"
 	"yupos/ledgercache/payment"
+	"yupos/ledgercache/trust"
 )
 
 const (
@@ -56,12 +56,20 @@ func newCounter(t testing.TB) *counter {
 	var err error
 	c.book, err = ledgercache.Open(context.Background(), ledgercache.Options{
 		Dir: t.TempDir(), Key: [32]byte{1}, TerminalID: "10000001", ShiftAutoOpen: true,
+		Pins: trust.Pins{{Role: trust.Policy, Public: public(policyKey)}}, Sign: evidence,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.till = till.New(till.Options{
-		Book: c.book, Link: c.line, Key: ed25519.NewKeyFromSeed(make([]byte, 32)), Scans: c.scans,
+		Book: c.book, Link: c.line, Key: terminalKey, Scans: c.scans,
+		Clock: func() ledgercache.Clock { return ledgercache.Clock{Trusted: true, Error: time.Second} },
+		Issuers: func(now time.Time) paycode.Keys {
+			return paycode.Keys{{Public: public(issuerKey), NotAfter: uint32(now.Unix() + 1000)}}
+		},
+		Receipts: func(now time.Time) paycode.Keys {
+			return paycode.Keys{{Public: public(issuerKey), NotAfter: uint32(now.Unix() + 1000)}}
+		},
 		Shop: till.Shop{TerminalID: "10000001", MerchantID: "653000053310001", MCC: "5411", Name: "YUZHONG NOODLES", DisplayName: "渝中小面"},
 		Devices: func() []till.Device {
 			return []till.Device{{Name: "scanner", Kind: "scanner", State: "ok"}, {Name: "printer", Kind: "printer", State: "ok"}}

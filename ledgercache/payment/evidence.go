@@ -19,7 +19,7 @@ func accept(p Payment, e Accepted, at time.Time) (Payment, error) {
 		p.Attempt++
 		p.NotAfter = time.Time{} // this code was never sent
 	case Unknown, UserPaying:
-		if p.Mode == ByOrder || p.Reversing || p.ReversalStarted() || p.Code != e.Code || len(p.Wallet) == 0 {
+		if !p.Convertible() || p.Code != e.Code {
 			return p, illegal(p, e)
 		}
 	case Success, Closed, Revoked, PayError, AcceptedOffline, Bounced:

@@ -158,6 +158,12 @@ const (
 // Open reports whether the terminal or the line still has something to do for p.
 func (p Payment) Open() bool { return !p.State.Final() || p.Unconfirmed }
 
+// Convertible reports whether a payment that was sent and not answered could still be taken on its evidence (转离线受理): a
+// SIGNED code, nobody wants it reversed, and the register does not forbid it.
+func (p Payment) Convertible() bool {
+	return p.Mode != ByOrder && len(p.Wallet) > 0 && !p.OnlineOnly && !p.Reversing && !p.ReversalStarted()
+}
+
 // ReversalStarted reports whether a reversal may have left the terminal: from then on nothing can settle the trade here.
 func (p Payment) ReversalStarted() bool { return p.ReverseAsks > 0 }
 

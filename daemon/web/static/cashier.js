@@ -64,7 +64,7 @@
     text('detail-en', why ? why[1] : detailEn);
     drawCode(look === 'code' && t.code ? t : null);
     drawTimer();
-    const acts = look + (t && byDigits(t) ? ' digits' : '');
+    const acts = look + (t && byDigits(t) ? ' digits' : '') + (t && convertible(t) ? ' convert' : '');
     if (acts !== lastActs) { drawActions(look, t); lastActs = acts; }
     if (look !== lastLook) { announce(look, t); lastLook = look; }
     drawEntry();
@@ -101,6 +101,7 @@
     const list = look === 'unknown' || look === 'sending' ? [['查单', 'F6', query], ['等待', '', () => toast('继续等待，终端会自动查询 · Waiting')]]
       : look === 'armed' || look === 'rescan' || look === 'code' || look === 'confirm' ? [[look === 'confirm' ? '撤销' : '取消', 'Esc', escape]]
       : look === 'paid' ? [['重打印', '', () => reprint(t.out_trade_no)]] : [];
+    if (t && convertible(t)) list.push(['转离线受理', '店长', () => openManager('convert', t)]);
     if (look === 'code' && byDigits(t)) list.push(['确认码', 'F9', () => openDigits(t)]);
     $('actions').replaceChildren(...list.map(([label, key, act]) => button(label, key, act)));
   }
@@ -146,6 +147,7 @@
     const does = li.querySelector('.does');
     does.append(button('查单', '', () => ask(t.out_trade_no)));
     if (byDigits(t)) does.append(button('确认码', '', () => openDigits(t)));
+    if (t.trade_state === 'ACCEPTED_OFFLINE' && !(t.reason && t.reason.code === 'WITHDRAWN')) does.append(button('撤回', '', () => openManager('withdraw', t)));
     if (t.trade_state === 'SUCCESS') {
       does.append(button('重打印', '', () => reprint(t.out_trade_no)));
       if (t.refunded_fen < t.total_fen) does.append(button('退款', '', () => openRefund(t)));
@@ -178,9 +180,7 @@
     const b = $('banner'), cut = beat && Date.now() - beat > SILENT_AFTER;
     const notes = [];
     if (cut) notes.push(['与终端断开，正在重连。请勿重复收款', 'Cut off from the terminal, reconnecting. Do not charge again']);
-    else if (term) for (const w of term.warnings) notes.push(w.code === 'LINK_DOWN'
-      ? ['网络断开 · ' + (term.link.reason || ''), '仍可：出示动态码、查看交易、打印。不可：扫付款码收款、退款。请勿关机，恢复后自动确认。 Still works: dynamic codes, list, print. Not: scanning codes, refunds. Keep the terminal on.']
-      : [w.text, w.text_en]);
+    else if (term) for (const w of term.warnings) notes.push(w.code === 'LINK_DOWN' ? offlineNote() : [w.text, w.text_en]);
     show('banner', notes.length > 0);
     b.classList.toggle('cut', !!cut);
     const key = JSON.stringify(notes);
@@ -191,6 +191,16 @@
       strong.textContent = zh; small.textContent = en; div.append(strong, small);
       return div;
     }));
+  }
+  // Without the line: what still works, and how much room is left, in money, count and time.
+  function offlineNote() {
+    const r = term.offline_ready, l = term.limits, e = term.exposure;
+    const held = e.count ? '已受理待上传 ' + e.count + ' 笔 ' + yuan(e.fen) + '，最早 ' + e.oldest_at.slice(5, 16).replace('T', ' ') + '，' : '';
+    const zh = r.ok ? '可扫离线码收款：每笔至多 ' + yuan(l.offline_payment_fen) + '，' + held + '还可受理 ' + l.offline_left_count + ' 笔 ' + yuan(l.offline_left_fen)
+      : '暂不能离线受理：' + r.words.map(w => w.text).join('；');
+    const en = r.ok ? 'Offline codes are taken: up to ' + yuan(l.offline_payment_fen) + ' each, ' + (e.count ? e.count + ' waiting (' + yuan(e.fen) + '), ' : '') + yuan(l.offline_left_fen) + ' left.'
+      : 'No offline payments: ' + r.words.map(w => w.text_en).join('; ') + '.';
+    return ['网络断开 · ' + zh, '仍可：出示动态码（扫凭证或输确认码入账）、查看交易、打印。不可：联网码、退款。请勿关机。 ' + en + ' Dynamic codes, list and print still work; online codes and refunds do not. Keep the terminal on.'];
   }
   let toastTimer = 0;
   function toast(s) {
@@ -280,6 +290,7 @@
       for (;;) {
         if (cur && cur.mine && cur.trade.trade_state === 'NOTPAY' && !fits()) { await cancel(); continue; }
         if (!want || fits() || locked()) break;
+        if (!want.sure && !await warned(want)) { want = null; break; }
         await open(want);
       }
     } catch (e) {
@@ -287,6 +298,21 @@
       toast(e.message);
       if (e.problem && e.problem.code === 'COUNTER_BUSY') $('entry').classList.add('no'), setTimeout(() => $('entry').classList.remove('no'), 400);
     } finally { busy = false; draw(); }
+  }
+  // A second sale of the amount of an unresolved one may be the same customer once more: the cashier is asked first.
+  async function warned(w) {
+    const from = new Date(serverNow() - 120e3).toISOString();
+    const list = (await sure('GET', '/v1/trades?state=UNKNOWN&limit=1&min_fen=' + w.fen + '&max_fen=' + w.fen + '&from=' + encodeURIComponent(from))).trades;
+    if (!list.length) return w.sure = true;
+    text('twice-what', yuan(w.fen) + ' · ' + list[0].out_trade_no);
+    $('twice').dataset.no = list[0].out_trade_no;
+    $('twice').returnValue = '';
+    $('twice').showModal();
+    $('twice-ask').focus();
+    await new Promise(r => $('twice').addEventListener('close', r, { once: true }));
+    if ($('twice').returnValue === 'ask') ask(list[0].out_trade_no);
+    if ($('twice').returnValue !== 'go') entry = '';
+    return w.sure = $('twice').returnValue === 'go';
   }
   async function open(w) {
     const no = number(), body = { out_trade_no: no, total_fen: w.fen };
@@ -405,7 +431,7 @@
     settle();
   }
   document.addEventListener('keydown', e => {
-    if ($('refund').open || $('digits').open || e.ctrlKey || e.altKey || e.metaKey || e.isComposing && e.code === '') return;
+    if (document.querySelector('dialog[open]') || e.ctrlKey || e.altKey || e.metaKey || e.isComposing && e.code === '') return;
     if (wedge(e)) { e.preventDefault(); return; }
     const c = e.code, k = /^(Digit|Numpad)\d$/.test(c) && !e.shiftKey ? c.slice(-1) : c === 'NumpadDecimal' || c === 'Period' ? '.' : c === 'NumpadEnter' ? 'Enter' : e.key;
     if (k === 'Enter' && document.activeElement && document.activeElement.closest('#sales, #actions, #strip')) return;
@@ -445,6 +471,40 @@
       $('refund').close();
       toast(f.display_text);
     } catch (err) { text('refund-error', err.message); } finally { $('refund-yes').disabled = false; }
+  });
+
+  // ---- a manager's acts: 转离线受理 and 撤回. The token goes with this one request and is forgotten -------------------
+  let managing = null;
+  const convertible = t => t.convertible && term && t.total_fen <= term.limits.convert_fen;
+  const acts = {
+    convert: ['转离线受理', 'Accept offline', '/accept_offline', t => '账本未答复。顾客的离线码已通过本机核验，可按离线受理，联网后入账；同一笔不会重复扣款。' +
+      (term ? '受理前待上传 ' + yuan(term.exposure.fen) + '，受理后 ' + yuan(term.exposure.fen + t.total_fen) + '，上限 ' + yuan(term.limits.offline_terminal_fen) + '。' : '')],
+    withdraw: ['撤回离线付款', 'Withdraw', '/cancel', () => '上传前可撤回：不扣顾客的钱，也不退现金。撤回后请收回商品。'],
+  };
+  function openManager(act, t) {
+    managing = { act, t };
+    const [zh, en, , words] = acts[act];
+    text('manager-word', zh);
+    text('manager-en', en);
+    text('manager-what', t.out_trade_no + ' · ' + yuan(t.total_fen));
+    text('manager-why', words(t));
+    $('manager-token').value = '';
+    text('manager-error', '');
+    $('manager').showModal();
+    $('manager-token').focus();
+  }
+  $('manager-no').addEventListener('click', () => $('manager').close());
+  $('manager').addEventListener('close', () => { $('manager-token').value = ''; managing = null; });
+  $('manager').querySelector('form').addEventListener('submit', async e => {
+    e.preventDefault();
+    const token = $('manager-token').value.trim();
+    if (!token) return text('manager-error', '需要店长令牌 · A manager\'s token is needed');
+    $('manager-yes').disabled = true;
+    try {
+      take(await call('POST', '/v1/trade/' + encodeURIComponent(managing.t.out_trade_no) + acts[managing.act][2], {}, token));
+      $('manager').close();
+      draw(); drawSales();
+    } catch (err) { text('manager-error', err.message); } finally { $('manager-yes').disabled = false; }
   });
 
   // ---- digits: with the line down, an order that was shown is settled by what the customer's phone says ------------
