@@ -120,18 +120,13 @@ func (s *spilling) change(k []byte, change cell) error {
 		if c = s.old[string(k)]; c != nil {
 			delete(s.old, string(k))
 		} else {
-			c = &cell{inRuns: s.mayBeInRuns(k)}
+			c = &cell{inRuns: len(s.runs) > 0} // most keys are new: to look would cost more than a trace of some that are gone
 		}
 		c.value, c.raw, c.gone = change.value, change.raw, change.gone
 		return s.hold(k, c)
 	}
 	c.value, c.raw, c.gone = change.value, change.raw, change.gone
 	return nil
-}
-
-func (s *spilling) mayBeInRuns(k []byte) bool {
-	hash := z.MemHash(k)
-	return slices.ContainsFunc(s.runs, func(r *run) bool { return r.bloom.Has(hash) })
 }
 
 func (c *cell) bytes() ([]byte, error) {

@@ -37,7 +37,9 @@ type File interface {
 	Datasync() error
 }
 
-// osFS is the operating system's file system.
+// OS is the operating system's file system.
+var OS FS = osFS{}
+
 type osFS struct{}
 
 type osFile struct{ *os.File }

@@ -188,7 +188,7 @@ func (o Options) complete() (Options, error) {
 		o.MirrorWithin = mirrorWithin
 	}
 	if o.FS == nil {
-		o.FS = osFS{}
+		o.FS = OS
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
