@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
@@ -44,7 +45,7 @@ func (a Accept) Body() ([]byte, error) {
 	trade, err := ulid.ParseStrict(a.TradeNo)
 	at := a.At.Unix()
 	switch {
-	case err != nil || !isTerminal(a.TerminalID) || a.TotalFen.CheckPayable() != nil:
+	case err != nil || trade.String() != a.TradeNo || !isTerminal(a.TerminalID) || a.TotalFen.CheckPayable() != nil:
 		return nil, fmt.Errorf("%w: trade, terminal or amount", ErrAccept)
 	case at <= 0 || at > int64(^uint32(0)):
 		return nil, fmt.Errorf("%w: time", ErrAccept)
@@ -74,7 +75,8 @@ func (a Accept) Sign(terminal ed25519.PrivateKey) ([]byte, error) {
 	return append(body, ed25519.Sign(terminal, append([]byte(acceptPrefix), body...))...), nil
 }
 
-// ParseAccept reads an ACCEPT and verifies it with the terminal's key. It fails with ErrAccept.
+// ParseAccept reads an ACCEPT and verifies it with the terminal's key. What the key signed and Sign would not have made is no
+// evidence either. It fails with ErrAccept.
 func ParseAccept(raw []byte, terminal ed25519.PublicKey) (a Accept, err error) {
 	if len(raw) != AcceptLength || len(terminal) != ed25519.PublicKeySize {
 		return a, fmt.Errorf("%w: %d bytes", ErrAccept, len(raw))
@@ -91,6 +93,9 @@ func ParseAccept(raw []byte, terminal ed25519.PublicKey) (a Accept, err error) {
 		Converted: body[1] == 2, TotalFen: money.Fen(u32(4)), At: time.Unix(int64(u32(8)), 0).UTC(), BoundSeconds: u32(12),
 		TradeNo: ulid.ULID(body[16:32]).String(), TerminalID: string(body[32:40]), CodeHash: [32]byte(body[40:72]),
 		PolicyVersion: u32(72), DenyVersion: u32(76), Sequence: binary.BigEndian.Uint64(body[80:]), Head: [32]byte(body[88:120]),
+	}
+	if again, err := a.Body(); err != nil || !bytes.Equal(again, body) {
+		return Accept{}, fmt.Errorf("%w: terminal, amount or time", ErrAccept)
 	}
 	return a, nil
 }

@@ -227,7 +227,7 @@ func DecodeDeny(payload []byte) (n DenyNews, err error) {
 	}
 	for _, list := range [][]string{n.Add, n.Remove} {
 		for i, token := range list {
-			if raw, err := hex.DecodeString(token); err != nil || len(raw) != 8 || i > 0 && token <= list[i-1] {
+			if raw, ok := lowerHex(token); !ok || len(raw) != 8 || i > 0 && token <= list[i-1] {
 				return n, fmt.Errorf("%w: token %d", ErrPayload, i+1)
 			}
 		}
@@ -273,6 +273,12 @@ func (n DenyNews) Apply(have [][8]byte, version uint32) ([][8]byte, error) {
 	return list, nil
 }
 
+// lowerHex reads hex of small letters: an identifier has one text, or a list in rising order could hold it twice.
+func lowerHex(text string) ([]byte, bool) {
+	raw, err := hex.DecodeString(text)
+	return raw, err == nil && hex.EncodeToString(raw) == text
+}
+
 // tokenOf reads a token that DecodeDeny has checked.
 func tokenOf(text string) (token [8]byte) {
 	raw, _ := hex.DecodeString(text) // checked
@@ -296,7 +302,7 @@ func DecodeHead(payload []byte) (n HeadNews, err error) {
 	if err := decode(payload, &n); err != nil {
 		return n, err
 	}
-	if raw, err := hex.DecodeString(n.Head); err != nil || len(raw) != 32 || len(n.Epoch) != 26 {
+	if raw, ok := lowerHex(n.Head); !ok || len(raw) != 32 || len(n.Epoch) != 26 {
 		return n, fmt.Errorf("%w: head", ErrPayload)
 	}
 	return n, n.check()
