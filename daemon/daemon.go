@@ -45,6 +45,7 @@ type Daemon struct {
 	cfg  config.Config
 	log  *slog.Logger
 	book *ledgercache.Book
+	time *clockKeeper
 	line *uplink.Uplink
 	till *till.Till
 
@@ -55,6 +56,7 @@ type Daemon struct {
 	server   *http.Server
 	listener net.Listener
 
+	opened time.Time // by the process's own clock
 	parts  []*part
 	broken chan error
 }
@@ -69,7 +71,7 @@ type part struct {
 // Open builds a terminal of its configuration: identity, book, devices, line, till, pages. Nothing runs yet, but the
 // address is bound, so that a second daemon fails here.
 func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Daemon, error) {
-	d := &Daemon{cfg: cfg, log: log, broken: make(chan error, 1)}
+	d := &Daemon{cfg: cfg, log: log, broken: make(chan error, 1), opened: time.Now()}
 	id, err := openIdentity(cfg)
 	if err != nil {
 		return nil, err
@@ -84,9 +86,10 @@ func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Daemon, er
 		}
 		return nil, fmt.Errorf("web.listen: %w", err)
 	}
+	clock := newClock(time.Duration(cfg.Clock.OfflineBootHours) * time.Hour)
 	d.book, err = ledgercache.Open(ctx, ledgercache.Options{
 		Dir: cfg.Terminal.DataDir, Mirror: cfg.Book.Mirror, Key: id.BookKey, TerminalID: cfg.Terminal.ID, Software: "posd " + Version,
-		ShiftAutoOpen: cfg.Shift.AutoOpen, AutoPrint: cfg.Printer.Port != "" && cfg.Printer.Auto, Log: log,
+		Clock: clock, ShiftAutoOpen: cfg.Shift.AutoOpen, AutoPrint: cfg.Printer.Port != "" && cfg.Printer.Auto, Log: log,
 		Reserve: int64(cfg.Book.ReserveMB) << 20, Suspect: os.Getenv(suspectEnv) != "", ReadOnly: sealsOf(os.Getenv(sealedEnv)).readOnly(time.Now()),
 		Pins: id.Pins, Sign: signer(cfg.Terminal.ID, id.Key),
 	})
@@ -96,6 +99,7 @@ func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Daemon, er
 	if err != nil {
 		return nil, errors.Join(err, d.listener.Close())
 	}
+	d.time = newClockKeeper(clock, d.book, log.With(slog.String("part", "clock")))
 	if d.book.Err() == nil {
 		_ = os.Unsetenv(suspectEnv) // the cache was made anew
 	}
@@ -112,6 +116,7 @@ func (d *Daemon) Addr() string { return d.listener.Addr().String() }
 // asked for.
 func (d *Daemon) Run(ctx context.Context) error {
 	d.startDevices()
+	d.start("clock", d.time.Run)
 	d.start("line", d.line.Run)
 	d.start("till", d.till.Run)
 	d.start("web", d.serve)
@@ -157,7 +162,7 @@ func (d *Daemon) stop() error {
 	flush, cancelFlush := context.WithTimeout(context.Background(), flushStop)
 	defer cancelFlush()
 	d.line.Flush(flush)
-	d.end("mend", "line", "printer", "display", "scanner")
+	d.end("mend", "line", "clock", "printer", "display", "scanner")
 	return errors.Join(err, d.book.Close())
 }
 
@@ -195,7 +200,7 @@ func (d *Daemon) Ready() error {
 	if err := d.book.Err(); err != nil {
 		return err
 	}
-	if time.Since(d.book.Started()) > deviceStart {
+	if time.Since(d.opened) > deviceStart {
 		return nil
 	}
 	for _, dev := range d.devices() {

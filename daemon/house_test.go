@@ -42,7 +42,7 @@ var edges = map[string][]string{
 	"daemon/receipt":  {"devices/printer", "ledgercache/money"},
 	"daemon/client":   {"ledgercache/money"},
 	"daemon/till": {
-		"daemon/receipt", "ledgercache", "ledgercache/payment", "ledgercache/money", "devices/paycode", "devices/scanner", "devices/printer",
+		"daemon/receipt", "ledgercache", "ledgercache/payment", "ledgercache/trust", "ledgercache/money", "devices/paycode", "devices/scanner", "devices/printer",
 		"devices/display",
 	},
 	"daemon/office": {"daemon/receipt", "ledgercache", "ledgercache/payment", "ledgercache/money"},

@@ -26,7 +26,7 @@ import (
 func (d *Daemon) build(id identity.Identity) error {
 	d.line = uplink.New(uplink.Options{
 		URLs: d.cfg.Ledger.URLs, TLS: id.TLS(), Book: d.book, TerminalID: d.cfg.Terminal.ID, MerchantID: d.cfg.Merchant.ID,
-		Software: "posd " + Version, Log: d.log.With(slog.String("part", "line")),
+		Software: "posd " + Version, Log: d.log.With(slog.String("part", "line")), Clock: d.time, Now: d.time.Time,
 	})
 	if err := d.buildDevices(); err != nil {
 		return err
@@ -36,7 +36,7 @@ func (d *Daemon) build(id identity.Identity) error {
 	if err != nil {
 		return err
 	}
-	handler, err := web.New(web.Options{Till: d.till, Auth: guard, Ready: d.Ready, Version: Version, Log: d.log.With(slog.String("part", "web"))})
+	handler, err := web.New(web.Options{Till: d.till, Auth: guard, Ready: d.Ready, Version: Version, Now: d.time.Time, Log: d.log.With(slog.String("part", "web"))})
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,8 @@ func (d *Daemon) build(id identity.Identity) error {
 
 func (d *Daemon) tillOptions(id identity.Identity) till.Options {
 	o := till.Options{
-		Book: d.book, Link: lineOf{d.line}, Key: id.Key, Devices: d.devices, Log: d.log.With(slog.String("part", "till")),
+		Book: d.book, Now: d.time.Time, Clock: func() ledgercache.Clock { return ledgercache.ClockOf(d.time.Now()) },
+		Link: lineOf{d.line}, Key: id.Key, Devices: d.devices, Log: d.log.With(slog.String("part", "till")),
 		Shop: till.Shop{
 			TerminalID: d.cfg.Terminal.ID, MerchantID: d.cfg.Merchant.ID, MCC: d.cfg.Merchant.MCC,
 			Name: d.cfg.Merchant.Name, DisplayName: d.cfg.Merchant.DisplayName,

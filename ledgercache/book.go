@@ -73,6 +73,7 @@ type Options struct {
 	ShiftAutoOpen bool     // the first sale without a shift opens one
 	AutoPrint     bool     // every SUCCESS queues one receipt in the same step
 	Now           func() time.Time
+	Clock         *trust.Clock // the terminal's time: the book restores it and goes by it, whatever Now is; nil = Now, trusted by the caller's word
 	Log           *slog.Logger
 
 	// Reserve is how many bytes of the disk are kept free: below it nothing new is taken, below a quarter of it the book
@@ -102,6 +103,7 @@ type Book struct {
 	journal *journal.Journal
 	db      *badger.DB
 	started time.Time
+	before  map[string]int // pays without an answer that an earlier process has submitted → attempt
 	report  journal.Report
 	lock    io.Closer
 	reading *reading             // nil while Badger is open
@@ -126,7 +128,9 @@ type Book struct {
 // it is worth trying again. The error is left for what must not be read at all: another process has the book (ErrInUse),
 // the key is wrong, the format is of another version.
 func Open(ctx context.Context, o Options) (*Book, error) {
-	if o.Now == nil {
+	if o.Clock != nil {
+		o.Now = o.Clock.Time
+	} else if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.Log == nil {
@@ -140,10 +144,14 @@ func Open(ctx context.Context, o Options) (*Book, error) {
 	if err := b.openOrRead(ctx); err != nil {
 		return nil, fmt.Errorf("open book: %w", err)
 	}
-	b.started = o.Now().Truncate(time.Millisecond)
+	recollected := b.recollect()
+	b.started = b.opts.Now().Truncate(time.Millisecond)
 	b.sayFindings()
 	go b.write()
 	go b.watchDisks()
+	if recollected != nil {
+		return nil, fmt.Errorf("open book: %w", errors.Join(recollected, b.Close()))
+	}
 	if b.Err() != nil {
 		return b, nil
 	}

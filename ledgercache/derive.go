@@ -70,7 +70,7 @@ func (b *Book) deriveIn(ctx context.Context, memory int, work string, upto journ
 		if err != nil {
 			return fmt.Errorf("sequence %d: %w", seq, err)
 		}
-		d.head, d.at = h, max(d.at, r.At)
+		d.head, d.at = h, latest(d.at, r)
 		return nil
 	})
 	if err != nil && !errors.Is(err, reached) {

@@ -10,6 +10,7 @@ import (
 	"yupos/ledgercache/journal"
 	"yupos/ledgercache/money"
 	"yupos/ledgercache/payment"
+	"yupos/ledgercache/trust"
 )
 
 // fold applies one record to the derived state. It is the only way that state comes to be, live or rebuilt, and depends
@@ -49,6 +50,12 @@ func fold(s state, r record) ([]Change, error) {
 		return nil, putNews(s, n.Sequence)
 	case recLearned:
 		return foldLearned(s, r)
+	case recTime:
+		m, err := body[trust.TimeMark](r)
+		if err != nil {
+			return nil, err
+		}
+		return nil, put(s, keyTime, m)
 	case recAlarm:
 		return foldAlarm(s, r)
 	}

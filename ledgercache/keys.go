@@ -28,6 +28,7 @@ var (
 	keyFees       = []byte("F") // → Fees
 	keyOperators  = []byte("O") // → []trust.Operator
 	keySignedHead = []byte("T") // → Cursor
+	keyTime       = []byte("V") // the last signed time that was kept → trust.TimeMark
 
 	prefixTrade       = []byte("p") // + trade → payment.Payment
 	prefixOutTrade    = []byte("n") // + out_trade_no → trade

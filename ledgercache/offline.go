@@ -11,6 +11,7 @@ import (
 
 	"yupos/ledgercache/money"
 	"yupos/ledgercache/payment"
+	"yupos/ledgercache/trust"
 )
 
 // This file holds the acceptance of a payment on signed evidence alone (codes.md, SIGNED and ACCEPT): everything that the
@@ -39,6 +40,14 @@ type Signed struct {
 type Clock struct {
 	Trusted bool
 	Error   time.Duration // its bound, at most
+	Source  trust.Source
+	Fault   trust.ClockFault // why it is not trusted
+	Ahead   time.Duration    // of the machine's own clock
+}
+
+// ClockOf is what a moment of the terminal's clock says.
+func ClockOf(m trust.Moment) Clock {
+	return Clock{Trusted: m.Trusted(), Error: m.Error, Source: m.Source, Fault: m.Fault, Ahead: m.WallAhead}
 }
 
 // Acceptance is what the ACCEPT evidence says (codes.md); whoever signs it makes the bytes.
@@ -235,8 +244,24 @@ func (b *Book) terminalCase(s state, now time.Time, clock Clock) (k payment.Case
 		Now: now, ClockTrusted: clock.Trusted, ClockError: clock.Error, Limits: b.limits(policy),
 		PolicyAt: policy.IssuedAt, PolicyUntil: policy.Until, DenyAt: deny.IssuedAt, DenyUntil: deny.Until,
 	}
+	if k.BookUnconfirmed, err = b.unconfirmed(s); err != nil {
+		return k, policy, deny, err
+	}
 	k.Terminal, err = terminalExposure(s)
 	return k, policy, deny, err
+}
+
+// unconfirmed reports whether the book began a new epoch, as it does when it is restored or imported, and the ledger holds
+// no head of it yet: then another machine may be selling with the same book.
+func (b *Book) unconfirmed(s state) (bool, error) {
+	if _, ok := b.Base(); !ok {
+		return false, nil
+	}
+	var held Cursor
+	if err := get(s, keyCursor, &held); err != nil && !errors.Is(err, ErrNotFound) {
+		return false, err
+	}
+	return held.Epoch != b.Position().Epoch, nil
 }
 
 // decideOffline reads everything that the decision looks at, and decides.
@@ -245,7 +270,7 @@ func (t *tx) decideOffline(p payment.Payment, c Signed, clock Clock, converting 
 	if err != nil {
 		return "", Acceptance{}, err
 	}
-	k.ClockTrusted = k.ClockTrusted && !t.at.Before(t.book.lastAt)
+	k.ClockTrusted = k.ClockTrusted && !t.at.Before(t.book.lastAt.Add(-clock.Error))
 	k.TotalFen, k.Code, k.MostFen, k.Converting = p.TotalFen, c.Refused, c.MostFen, converting
 	k.CertPaymentFen, k.CertAllowanceFen, k.CertCount = c.CertPaymentFen, c.CertAllowanceFen, c.CertCount
 	if c.Refused == "" {

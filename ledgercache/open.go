@@ -188,7 +188,7 @@ func (b *Book) foldFrom(ctx context.Context, from uint64) error {
 		}
 		f.pending++
 		f.folded++
-		f.head, f.at = h, max(f.at, r.At)
+		f.head, f.at = h, latest(f.at, r)
 		if seq == h.Sequence && (large || f.pending >= rebuildGroup) {
 			return f.flush(head.Sequence)
 		}

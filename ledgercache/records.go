@@ -40,6 +40,7 @@ const (
 	recAnchored       recordKind = 40
 	recNews           recordKind = 41 // a push that told nothing new moved the news cursor
 	recLearned        recordKind = 42 // signed news that are now in force
+	recTime           recordKind = 43 // the ledger's signed time with the machine's boot clock: the last journalled time counts from here
 	recAlarm          recordKind = 50 // something contradicts what is certain; a person must look
 )
 

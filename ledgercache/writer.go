@@ -24,6 +24,7 @@ type tx struct {
 	state   state
 	badger  *badger.Txn // what state writes to
 	at      time.Time
+	timed   bool // a signed time is among the records
 	records [][]byte
 	changes []Change
 }
@@ -153,7 +154,7 @@ func (b *Book) commit(t *tx) error {
 	if _, err := b.journal.Append(t.records); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	if t.at.After(b.lastAt) {
+	if t.timed || t.at.After(b.lastAt) {
 		b.lastAt = t.at
 	}
 	if err := putApplied(t.state, b.journal.Head(), b.lastAt.UnixMilli()); err != nil {

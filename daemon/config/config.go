@@ -29,7 +29,13 @@ type Config struct {
 	Display  Display
 	Shift    Shift
 	Book     Book
+	Clock    Clock
 	Log      Log
+}
+
+// Clock is how far the machine's own clock is believed.
+type Clock struct {
+	OfflineBootHours int // after a restart of the machine, until the ledger is heard; 0 = not at all
 }
 
 // Terminal is who we are and where we keep it.
@@ -109,6 +115,7 @@ func defaults() Config {
 		Display:  Display{Baud: 9600, Profile: "bonrix"},
 		Shift:    Shift{AutoOpen: true},
 		Book:     Book{ReserveMB: 64},
+		Clock:    Clock{OfflineBootHours: 12},
 		Log:      Log{Level: "info"},
 	}
 }

@@ -182,6 +182,7 @@ func TestAGoodFileLoadsWithDefaultsAndAbsolutePaths(t *testing.T) {
 		Display: Display{Baud: 9600, Profile: "bonrix"},
 		Shift:   Shift{AutoOpen: true},
 		Book:    Book{ReserveMB: 64},
+		Clock:   Clock{OfflineBootHours: 12},
 		Log:     Log{Level: "debug"},
 	}
 	if g, w := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want); g != w {
@@ -299,6 +300,7 @@ func TestTheSampleSaysWhatTheDefaultsAre(t *testing.T) {
 		d.Web.Listen, d.Printer.Profile, d.Display.Profile, d.Log.Level,
 		fmt.Sprintf("baud = %d", d.Scanner.Baud), fmt.Sprintf("baud = %d", d.Printer.Baud),
 		fmt.Sprintf("reserve_mb = %d", d.Book.ReserveMB),
+		fmt.Sprintf("offline_boot_hours = %d", d.Clock.OfflineBootHours),
 	} {
 		if !strings.Contains(string(raw), want) {
 			t.Errorf("%q is not in the sample", want)

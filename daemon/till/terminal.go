@@ -8,6 +8,7 @@ import (
 	"yupos/ledgercache"
 	"yupos/ledgercache/money"
 	"yupos/ledgercache/payment"
+	"yupos/ledgercache/trust"
 )
 
 // Terminal is all there is to know about this terminal, as GET /v1/terminal answers it.
@@ -38,8 +39,11 @@ type LinkInfo struct {
 
 // ClockInfo is how far the clock can be trusted. Until the ledger's signed time is known it is not trusted offline.
 type ClockInfo struct {
-	Trusted     bool  `json:"trusted"`
-	ErrorMillis int64 `json:"error_ms"`
+	Trusted     bool   `json:"trusted"`
+	ErrorMillis int64  `json:"error_ms"`         // its bound; means nothing where the source is NONE
+	Source      string `json:"source"`           // LEDGER, WALL (the machine's battery clock, after its restart), NONE
+	Fault       string `json:"fault"`            // why it is not trusted, "" where it is
+	AheadMillis int64  `json:"machine_ahead_ms"` // how far the machine's own clock is ahead of the terminal's
 }
 
 // Amounts are money, how many trades, and the oldest of them.
@@ -134,6 +138,7 @@ func (t *Till) Terminal() (Terminal, error) {
 	out.Book = BookInfo{Epoch: here.Epoch, Sequence: here.Sequence, Head: here.Head, Anchored: anchored.Sequence}
 	out.Warnings, err = t.warnings(link, out.Devices)
 	out.Warnings = append(out.Warnings, exposureWarnings(out.Exposure, t.o.Now())...)
+	out.Warnings = append(out.Warnings, clockWarnings(t.o.Clock())...)
 	return out, err
 }
 
@@ -168,7 +173,10 @@ func (t *Till) offline(out *Terminal) error {
 		out.Limits.StopsAt = &stops
 	}
 	clock := t.o.Clock()
-	out.Clock = ClockInfo{Trusted: clock.Trusted, ErrorMillis: clock.Error.Milliseconds()}
+	out.Clock = ClockInfo{
+		Trusted: clock.Trusted, ErrorMillis: clock.Error.Milliseconds(), Source: string(clock.Source), Fault: string(clock.Fault),
+		AheadMillis: clock.Ahead.Milliseconds(),
+	}
 	out.OfflineReady, err = t.offlineReady()
 	return err
 }
@@ -184,6 +192,26 @@ func usableUntil(issued, until time.Time) *time.Time {
 	}
 	end = end.In(ledgercache.Shanghai)
 	return &end
+}
+
+// clockWarnings say when the machine's own clock is wrong: payments are not touched by it, the next restart may be.
+func clockWarnings(c ledgercache.Clock) []Warning {
+	switch {
+	case c.Fault == trust.ClockSetBack:
+		return []Warning{{"CLOCK_SET_BACK", "系统时钟被调回到已记账的时间之前，暂停离线受理。联网付款不受影响，联网一次即可恢复",
+			"The machine's clock was set back before what is booked: no offline payments. Online payments go on; one contact with the ledger mends it"}}
+	case c.Source == trust.FromLedger && c.Ahead.Abs() > payment.ClockBound:
+		return []Warning{{"CLOCK_WRONG", fmt.Sprintf("系统时钟比账本时间%s %s，账务按账本时间记，不受影响；请校正系统时钟", fastOrSlow(c.Ahead), c.Ahead.Abs().Round(time.Second)),
+			fmt.Sprintf("The machine's clock is off by %s. The books go by the ledger's time and are right; please set the clock", c.Ahead.Round(time.Second))}}
+	}
+	return nil
+}
+
+func fastOrSlow(ahead time.Duration) string {
+	if ahead > 0 {
+		return "快"
+	}
+	return "慢"
 }
 
 // exposureWarnings say when the oldest offline payment has waited long.

@@ -9,6 +9,7 @@ import (
 // The reasons of an offline decision, as codes.md names them, in the order in which they are judged. The names of the
 // steps 1 to 6 (the code itself) come from whoever judged the code.
 const (
+	ReasonBookUnconfirmed     Reason = "BOOK_UNCONFIRMED" // restored or imported, and the ledger has not seen it since
 	ReasonClockUntrusted      Reason = "CLOCK_UNTRUSTED"
 	ReasonPolicyStale         Reason = "POLICY_STALE"
 	ReasonDenyListStale       Reason = "DENY_LIST_STALE"
@@ -73,6 +74,8 @@ type Case struct {
 	TotalFen money.Fen
 	Now      time.Time // of the scan: freshness is judged there
 
+	BookUnconfirmed bool // the book began a new epoch that the ledger has not accepted yet
+
 	ClockTrusted bool          // the clock has a bound, and is not before the last journalled time
 	ClockError   time.Duration // its bound
 	PolicyAt     time.Time     // when the ledger issued the policy; zero = there is none
@@ -101,6 +104,8 @@ type Case struct {
 // refusal in the order of codes.md, SIGNED. It is the only place where that is decided.
 func DecideOffline(c Case) Reason {
 	switch {
+	case c.BookUnconfirmed:
+		return ReasonBookUnconfirmed
 	case !c.clockHolds():
 		return ReasonClockUntrusted
 	case !fresh(c.PolicyAt, c.PolicyUntil, c.Now):
@@ -122,6 +127,9 @@ func DecideOffline(c Case) Reason {
 // MissingOffline is what stands between the terminal and any offline payment now, whoever the customer is: nothing when the
 // shop could sell offline. It looks at clock, policy, deny list and the terminal's own room, with the rules of DecideOffline.
 func MissingOffline(c Case) (missing []Reason) {
+	if c.BookUnconfirmed {
+		missing = append(missing, ReasonBookUnconfirmed)
+	}
 	if !c.clockHolds() {
 		missing = append(missing, ReasonClockUntrusted)
 	}

@@ -98,7 +98,7 @@ func (t *talk) file(p payment.Payment) {
 		}
 		return
 	}
-	t.plan.put(p.TradeNo, false, nextStep(p, *t.memory(p.TradeNo), t.u.now(), t.started))
+	t.plan.put(p.TradeNo, false, nextStep(p, *t.memory(p.TradeNo), t.u.now(), t.u.book.Inherited(p)))
 }
 
 func (t *talk) fileRefund(r payment.Refund) {
@@ -190,7 +190,7 @@ func (t *talk) begin(w *work, now time.Time) {
 		return
 	}
 	m := t.memory(p.TradeNo)
-	next := nextStep(p, *m, now, t.started)
+	next := nextStep(p, *m, now, t.u.book.Inherited(p))
 	switch {
 	case next.op == payment.OpNone || next.op != w.step.op && next.at.After(now):
 		t.file(p)
@@ -334,7 +334,7 @@ func (t *talk) nudge(tradeNo string) {
 	}
 	now := t.u.now()
 	m := t.memory(tradeNo)
-	if next, ok := nudged(p, *m, now, t.started); ok {
+	if next, ok := nudged(p, *m, now, t.u.book.Inherited(p)); ok {
 		m.nudgedAt = now
 		t.plan.put(tradeNo, false, next)
 	}

@@ -38,14 +38,14 @@ type step struct {
 }
 
 // nextStep is the rule of the schedule for a trade: payment.Due, with what this process knows beside the book.
-func nextStep(p payment.Payment, m memory, now, started time.Time) step {
+func nextStep(p payment.Payment, m memory, now time.Time, inherited bool) step {
 	if p.State == payment.AcceptedOffline || !p.Open() {
 		return step{}
 	}
-	if unsent(p, m, now, started) {
+	if unsent(p, m, now, inherited) {
 		return step{op: payment.OpPay, at: m.hold, fresh: true}
 	}
-	op, at := p.Due(now, started)
+	op, at := p.Due(now, startOf(p, inherited))
 	if op == payment.OpPay && (m.refused >= p.Attempt || tooLateToPay(p, now)) {
 		op, at = payment.OpQuery, p.LastAskAt.Add(payment.AskEvery)
 	}
@@ -69,10 +69,19 @@ func notBeyond(at, lastAsk, now time.Time) time.Time {
 	return at
 }
 
+// startOf is the start of this process as payment.Due asks for it: after the code was submitted, or before. Times alone
+// would not tell it: a clock that was set back over a restart makes an old pay look like one of this process.
+func startOf(p payment.Payment, inherited bool) time.Time {
+	if inherited {
+		return p.SubmittedAt.Add(time.Millisecond)
+	}
+	return time.Time{}
+}
+
 // unsent reports whether p was submitted in this process and its pay has not left yet.
-func unsent(p payment.Payment, m memory, now, started time.Time) bool {
+func unsent(p payment.Payment, m memory, now time.Time, inherited bool) bool {
 	return p.State == payment.Unknown && p.LastOp == payment.OpPay && p.PaySent && p.Code != "" && !p.Reversing &&
-		!p.SubmittedAt.Before(started) && m.sent < p.Attempt && m.refused < p.Attempt && !tooLateToPay(p, now)
+		!inherited && m.sent < p.Attempt && m.refused < p.Attempt && !tooLateToPay(p, now)
 }
 
 // tooLateToPay reports whether a pay may not be sent any more: its window is over, or its reversal is due.
@@ -82,8 +91,8 @@ func tooLateToPay(p payment.Payment, now time.Time) bool {
 
 // nudged is the step that a nudge asks for: a question now, where the schedule would ask later. A reversal that is under
 // way is hurried only if it was not repeated for a while; a question must never put one off.
-func nudged(p payment.Payment, m memory, now, started time.Time) (step, bool) {
-	next := nextStep(p, m, now, started)
+func nudged(p payment.Payment, m memory, now time.Time, inherited bool) (step, bool) {
+	next := nextStep(p, m, now, inherited)
 	recently := now.Sub(p.LastAskAt) < nudgeEvery || now.Sub(m.nudgedAt) < nudgeEvery
 	if next.op == payment.OpNone || next.fresh || recently || now.Before(m.hold) || !next.at.After(now) {
 		return step{}, false

@@ -34,11 +34,10 @@ const (
 // and writer own one end of the connection each, and that calls of the book, which wait for the disk, run beside the
 // loop and hand it what follows (post).
 type talk struct {
-	u       *Uplink
-	ctx     context.Context
-	conn    Conn
-	log     *slog.Logger
-	started time.Time // of the book
+	u    *Uplink
+	ctx  context.Context
+	conn Conn
+	log  *slog.Logger
 
 	in     chan inbound
 	out    chan []byte
@@ -91,7 +90,7 @@ func (u *Uplink) talk(ctx context.Context, conn Conn, welcome *wire.Welcome) err
 		return errors.Join(err, conn.Close())
 	}
 	t := &talk{
-		u: u, ctx: ctx, conn: conn, log: u.log, started: u.book.Started(),
+		u: u, ctx: ctx, conn: conn, log: u.log,
 		in: make(chan inbound, inQueue), out: make(chan []byte, outQueue), post: make(chan func(), window),
 		gone: make(chan struct{}), broken: make(chan error, 1),
 		watch: u.book.Watch(), plan: newSchedule(), timer: time.NewTimer(time.Hour),

@@ -164,7 +164,7 @@ func (t *talk) passOver(now time.Time) {
 
 // uploadAt is when the upload of p is due: at once the first time, then by the schedule of the payment.
 func (t *talk) uploadAt(p payment.Payment, now time.Time) time.Time {
-	_, at := p.Due(now, t.started)
+	_, at := p.Due(now, time.Time{})
 	return later(notBeyond(at, p.LastAskAt, now), t.u.held[p.TradeNo])
 }
 
