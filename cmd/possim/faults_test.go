@@ -108,8 +108,9 @@ func TestWithTheLineDownNothingIsSentAndDynamicCodesStillShow(t *testing.T) {
 	if trade["trade_state"] != "PAYERROR" || trade["reason"].(object)["code"] != "CODE_NEEDS_LINK" {
 		t.Errorf("%v", trade)
 	}
-	if trade := w.pay(w.number(), 100, signed); trade["trade_state"] != "PAYERROR" || trade["final"] != true {
-		t.Errorf("SIGNED without an offline policy: %v", trade)
+	offline := w.number()
+	if trade := w.pay(offline, 100, signed); trade["trade_state"] != "ACCEPTED_OFFLINE" {
+		t.Errorf("SIGNED with the ledger's rule and time: %v", trade)
 	}
 	no := w.number()
 	shown := w.api(200, "POST", "/v1/trade/precreate", object{"out_trade_no": no, "total_fen": 300})
@@ -117,7 +118,42 @@ func TestWithTheLineDownNothingIsSentAndDynamicCodesStillShow(t *testing.T) {
 	w.sim("POST", "/link", object{"up": true})
 	w.link("up", 5*time.Second)
 	w.becomes(no, "SUCCESS")
+	w.becomes(offline, "SUCCESS")
 	w.agrees()
+}
+
+func TestTheLedgersTimeHoldsWithoutTheLedgerAndOverAKill(t *testing.T) {
+	w := startWorld(t)
+	trusted := func(when string) {
+		t.Helper()
+		c := w.terminal()["clock"].(object)
+		if c["trusted"] != true || c["source"] != "LEDGER" || c["fault"] != "" || c["error_ms"].(float64) > 5000 {
+			t.Errorf("%s: %v", when, c)
+		}
+	}
+	w.clock("LEDGER")
+	trusted("with the line up")
+	w.sim("POST", "/link", object{"up": false})
+	w.link("down", 15*time.Second)
+	trusted("without the line")
+	w.sim("POST", "/terminal", object{"action": "kill"})
+	w.sim("POST", "/terminal", object{"action": "start"})
+	trusted("after a kill, without the line")
+	if trade := w.pay(w.number(), 100, w.code("13800000001", "SIGNED")); trade["trade_state"] != "ACCEPTED_OFFLINE" {
+		t.Errorf("%v", trade)
+	}
+}
+
+// clock waits until the terminal's time comes from there.
+func (w *world) clock(source string) {
+	w.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for w.terminal()["clock"].(object)["source"] != source {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("the time does not come from %s: %v", source, w.terminal()["clock"])
+		}
+		time.Sleep(20 * time.Millisecond) // the terminal is outside: nothing here can be awaited
+	}
 }
 
 func TestAnUnfinishedCancelEndsAfterTheLineIsBack(t *testing.T) {
