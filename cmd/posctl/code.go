@@ -35,7 +35,10 @@ func (t *tool) text(arg string) (string, error) {
 	if len(raw) > maxCodeText {
 		return "", usage("标准输入过长 · standard input holds more than %d bytes", maxCodeText)
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(raw), "\n"), "\r"), nil
+	if text, ended := strings.CutSuffix(string(raw), "\n"); ended {
+		return strings.TrimSuffix(text, "\r"), nil
+	}
+	return string(raw), nil
 }
 
 func (t *tool) inspect() *cobra.Command {
@@ -68,11 +71,21 @@ func (t *tool) inspect() *cobra.Command {
 			return err
 		}
 		if in.Verdict != paycode.VerdictOK {
-			return exit{exitRefused, ""}
+			return exit{exitRefused, inspectWords(text, in)}
 		}
 		return nil
 	}
 	return c
+}
+
+// inspectWords says a refusal for a person; the object on standard output is for programs.
+func inspectWords(text string, in paycode.Inspection) string {
+	if in.Reason == paycode.ForeignCode {
+		_, zh, en := paycode.Describe(text, "")
+		return zh + " · " + en
+	}
+	zh, en := in.Reason.Words()
+	return zh + " · " + en
 }
 
 func inspectKeys(issuer, ledger, terminal []string) (keys paycode.InspectKeys, err error) {

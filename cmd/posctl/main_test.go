@@ -40,9 +40,12 @@ func TestInspectAnswersOneObjectAlsoForRefusals(t *testing.T) {
 		"a WeChat code":           {[]string{"--", "134567890123456789"}, "", exitRefused, "WECHAT", "FOREIGN_CODE"},
 		"a code that begins with": {[]string{"--", "-x"}, "", exitRefused, "UNKNOWN_CODE", "FOREIGN_CODE"},
 		"nothing":                 {[]string{"--", ""}, "", exitRefused, "MALFORMED", "MALFORMED"},
+		"from a pipe of Windows":  {[]string{"--", "-"}, online + "\r\n", exitOK, "ONLINE", ""},
+		"two line ends":           {[]string{"--", "-"}, online + "\n\n", exitRefused, "ONLINE", "MALFORMED"},
+		"a carriage return alone": {[]string{"--", "-"}, online + "\r", exitRefused, "ONLINE", "MALFORMED"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			code, out, _ := posctl(t, c.stdin, append([]string{"code", "inspect", "--now", "1795400000"}, c.args...)...)
+			code, out, stderr := posctl(t, c.stdin, append([]string{"code", "inspect", "--now", "1795400000"}, c.args...)...)
 			var got struct {
 				Kind, Verdict, Reason string
 				Fields                map[string]any
@@ -55,7 +58,18 @@ func TestInspectAnswersOneObjectAlsoForRefusals(t *testing.T) {
 			if code != c.exit || got.Kind != c.kind || got.Reason != c.reason || got.Fields == nil {
 				t.Errorf("exit %d, %s", code, out)
 			}
+			if (stderr == "") != (c.exit == exitOK) { // a refusal has words for a person
+				t.Errorf("standard error: %q", stderr)
+			}
 		})
+	}
+	for text, want := range map[string]string{
+		"134567890123456789": "微信付款码", "281234567890123456": "支付宝付款码", "6212345678901234567": "银联付款码", "0112345678901234567": "数字人民币付款码",
+		"6901234567892": "商品条码", "https://example.com/pay": "网址", "861234567890123450": "重新扫描",
+	} {
+		if _, _, stderr := posctl(t, "", "code", "inspect", "--", text); !strings.Contains(stderr, want) {
+			t.Errorf("%s: %q", text, stderr)
+		}
 	}
 	if code, out, stderr := posctl(t, "", "code", "inspect", "--issuer-key", "zz", "--", online); code != exitUsage || out != "" || stderr == "" {
 		t.Errorf("a bad key: %d %q %q", code, out, stderr)

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -420,6 +421,28 @@ func TestAForeignCodeAsksForAnotherScanAndOursIsThenCharged(t *testing.T) {
 	c.clock.pass(5 * time.Second)
 	c.wake()
 	c.shows(display.Idle)
+}
+
+func TestEveryForeignCodeIsCalledByItsNameAndNoneIsKept(t *testing.T) {
+	c := newCounter(t)
+	for text, want := range map[string]struct{ foreign, zh string }{
+		"281234567890123456":      {"ALIPAY", "支付宝"},
+		"6212345678901234567":     {"UNIONPAY", "云闪付"},
+		"0112345678901234567":     {"ECNY", "数字人民币"},
+		"6901234567892":           {"GOODS_BARCODE", "商品条码"},
+		"https://example.com/pay": {"UNKNOWN_CODE:WEB_ADDRESS", "网址"},
+		"wxp://f2f0AbC":           {"UNKNOWN_CODE:WECHAT_SHOP", "微信收款码"},
+		"50010119900101123X":      {"UNKNOWN_CODE:ID_NUMBER", "身份证"},
+		"hello":                   {"UNKNOWN_CODE", "这不是付款码"},
+		"000201010212":            {"OTHER_EMVCO:SHOP", "收款码"},
+		"hQVDUFYwMWETTwegAAAAVVVVUAhQcm9kdWN0MQ==": {"OTHER_EMVCO:Product1", "Product1"},
+	} {
+		v := c.judge(text, "", c.clock.now(), false)
+		why := payment.Payment{Reason: v.reason, Foreign: v.foreign}.Why()
+		if v.reason != "FOREIGN_CODE" || v.foreign != want.foreign || !strings.Contains(why.ZH, want.zh) || strings.Contains(v.foreign+why.ZH+why.EN, text) {
+			t.Errorf("%s: %s %s, %s", text, v.reason, v.foreign, why.ZH)
+		}
+	}
 }
 
 func TestAnArmedCounterThatNobodyUsesIsClosedAfterThreeMinutes(t *testing.T) {

@@ -25,7 +25,7 @@ type verdict struct {
 	code    *ledgercache.Code   // good, and the ledger is to decide
 	signed  *ledgercache.Signed // the line is down, and the book is to decide
 	reason  payment.Reason      // refused
-	foreign string              // with FOREIGN_CODE: the kind
+	foreign string              // with FOREIGN_CODE: the kind, and behind a colon its name where it has one
 }
 
 // judge is what the terminal can say of a code by itself, at the time of its scan: what it is, and steps 1 to 6 of
@@ -56,8 +56,17 @@ func (t *Till) judge(text, symbology string, at time.Time, onlineOnly bool) verd
 	case "MALFORMED":
 		return verdict{reason: "MALFORMED"}
 	default:
-		return verdict{reason: "FOREIGN_CODE", foreign: string(kind)}
+		return verdict{reason: "FOREIGN_CODE", foreign: foreignOf(kind, text)}
 	}
+}
+
+// foreignOf is what the book keeps of a foreign code: what it is, never the code.
+func foreignOf(kind paycode.Kind, text string) string {
+	name := paycode.ForeignName(text)
+	if name == "" || kind != paycode.KindOtherEMVCo && kind != paycode.KindUnknown {
+		return string(kind)
+	}
+	return string(kind) + ":" + name
 }
 
 // signed reads a SIGNED code and judges steps 1 to 6 of codes.md at the time of its scan.

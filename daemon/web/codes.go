@@ -75,8 +75,7 @@ func (s *Server) readCode(ctx context.Context, in *codeReadInput) (CodeRead, err
 	if err != nil {
 		return CodeRead{}, err
 	}
-	kind := paycode.ClassifyScan(text, symbology)
-	zh, en := kind.Words()
+	kind, zh, en := paycode.Describe(text, symbology)
 	return CodeRead{Text: text, Symbology: symbology, Kind: string(kind), Name: zh, NameEN: en}, nil
 }
 

@@ -84,6 +84,23 @@ func TestACameraFrameIsReadAndNamed(t *testing.T) {
 	}
 }
 
+func TestAFrameOfAForeignCodeIsCalledByItsName(t *testing.T) {
+	c := newCounter(t)
+	for text, want := range map[string][2]string{
+		"134567890123456789": {"WECHAT", "这是微信付款码"}, "281234567890123456": {"ALIPAY", "这是支付宝付款码"}, "0112345678901234567": {"ECNY", "这是数字人民币付款码"},
+		"6901234567892": {"GOODS_BARCODE", "这是商品条码，不是付款码"}, "https://example.com/pay": {"UNKNOWN_CODE", "这是网址，不是付款码"},
+		"hQVDUFYwMWETTwegAAAAVVVVUAhQcm9kdWN0MQ==": {"OTHER_EMVCO", "这是 Product1 的付款码"},
+	} {
+		var frame bytes.Buffer
+		if err := png.Encode(&frame, drawn(t, text)); err != nil {
+			t.Fatal(err)
+		}
+		if r := c.upload("image/png", registerToken, frame.Bytes()); r.status != 200 || r.body["text"] != text || r.body["kind"] != want[0] || r.body["name"] != want[1] {
+			t.Errorf("%s: %d %s", text, r.status, r.raw)
+		}
+	}
+}
+
 func TestWhatIsNoReadableFrameIsRefusedInWords(t *testing.T) {
 	c := newCounter(t)
 	grey := image.NewGray(image.Rect(0, 0, 640, 480))

@@ -36,7 +36,7 @@ func FuzzInspect(f *testing.F) {
 		if !in.Kind.Ours() && in.Kind != KindMalformed && in.Reason != ForeignCode {
 			t.Fatalf("%+v", in)
 		}
-		if zh, en := ForeignWords(text); zh == "" || en == "" {
+		if _, zh, en := Describe(text, ""); zh == "" || en == "" || !utf8.ValidString(zh+en) || len(ForeignName(text)) > 16 {
 			t.Fatal("no words")
 		}
 	})

@@ -2,7 +2,6 @@ package paycode
 
 import (
 	"encoding/base64"
-	"encoding/hex"
 	"strings"
 )
 
@@ -263,38 +262,4 @@ func namesUs(template string) bool {
 		at = next
 	}
 	return false
-}
-
-// schemes names the application providers that a customer in China may hold up, by the registered part of the id.
-var schemes = map[string][2]string{
-	"A000000333": {"银联", "UnionPay"},
-	"A000000003": {"Visa", "Visa"},
-	"A000000004": {"万事达", "Mastercard"},
-	"A000000065": {"JCB", "JCB"},
-	"A000000025": {"美国运通", "American Express"},
-	"A000000152": {"Discover", "Discover"},
-}
-
-// ForeignWords is [Kind.Words] with the name that a foreign EMVCo code gives itself: its application, label or merchant.
-func ForeignWords(text string) (zh, en string) {
-	kind := Classify(text)
-	zh, en = kind.Words()
-	if kind != KindOtherEMVCo {
-		return zh, en
-	}
-	if consumer, err := ParseConsumer(text); err == nil {
-		for _, a := range consumer.Applications() {
-			if s, ok := schemes[strings.ToUpper(hex.EncodeToString(a.AID[:min(5, len(a.AID))]))]; ok {
-				return "这是" + s[0] + "付款码", "This is a " + s[1] + " pay code"
-			}
-			if a.Label != "" {
-				return "这是 " + a.Label + " 的付款码", "This is a pay code of " + a.Label
-			}
-		}
-		return zh, en
-	}
-	if strings.HasPrefix(text, "000201") {
-		return "这是其他机构的收款码", "This is a merchant's code of another scheme"
-	}
-	return zh, en
 }

@@ -560,18 +560,26 @@ func TestForeignCodesAreNamed(t *testing.T) {
 		{"８６1234567890123459", KindUnknown, "不是付款码"},
 		{"hQVDUFYwMWEaTwegAAAAVVVVVw8SNFZ4kBI0WNGRIgESNF8=", KindOtherEMVCo, "其他机构"},
 		{"hQVDUFYwMWETTwegAAAAVVVVUAhQcm9kdWN0MQ==", KindOtherEMVCo, "Product1"},
-		{"hQVDUFYwMWFYTwigAAADMwEBAVcTYpJhA1hEQzVkHSIQIBAAABiAH180AQBjM58mCFaLEtnaC9l/nycBgJ8QEQcAAQOgAAABCDM5OTk5OTk5nzYCAAGCAgAAnzcE6gZYyA==", KindOtherEMVCo, "银联"},
+		{"hQVDUFYwMWFYTwigAAADMwEBAVcTYpJhA1hEQzVkHSIQIBAAABiAH180AQBjM58mCFaLEtnaC9l/nycBgJ8QEQcAAQOgAAABCDM5OTk5OTk5nzYCAAGCAgAAnzcE6gZYyA==", KindOtherEMVCo, "云闪付"},
 		{"hQVDUFYwMQ", KindOtherEMVCo, "其他机构"},
 		{"000201010212", KindOtherEMVCo, "收款码"},
 		{"00020101021226400005yupay", KindOrder, "收款码"},
 		{"00020101021126400005yupay0115653000053310001", KindOrder, "收款码"},
 		{"00020101021126400005yupax0115653000053310001", KindOtherEMVCo, "收款码"},
 		{"", KindMalformed, "没有读到"},
-		{"https://example.com/", KindUnknown, "不是付款码"},
+		{"https://example.com/", KindUnknown, "网址"},
+		{"HTTP://EXAMPLE.COM/", KindUnknown, "网址"},
+		{"HTTPS://QR.ALIPAY.COM/FKX01234", KindUnknown, "支付宝收款码"},
+		{"wxp://f2f0AbC", KindUnknown, "微信收款码"},
+		{"https://qr.95516.com/00010000/0123", KindUnknown, "云闪付收款码"},
+		{"50010119900101123X", KindUnknown, "身份证"},
+		{"500101199001011230", KindUnknown, "这不是付款码"},
+		{"50010119901301123X", KindUnknown, "这不是付款码"},
+		{encoded("\x61\x0E\x4F\x05\xA0\x00\x00\x09\x99\x50\x05GCASH"), KindOtherEMVCo, "GCASH"},
 		{"\x00\xff", KindUnknown, "不是付款码"},
 	} {
-		zh, en := ForeignWords(tt.text)
-		if got := Classify(tt.text); got != tt.kind || !strings.Contains(zh, tt.zh) || en == "" {
+		got, zh, en := Describe(tt.text, "")
+		if got != tt.kind || got != Classify(tt.text) || !strings.Contains(zh, tt.zh) || en == "" {
 			t.Errorf("%q: %s, %s, %s; want %s", tt.text, got, zh, en, tt.kind)
 		}
 	}

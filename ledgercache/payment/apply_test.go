@@ -3,6 +3,7 @@ package payment
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -279,5 +280,15 @@ func TestEveryStateHasItsWordsAndItsNextStep(t *testing.T) {
 	p := Payment{State: PayError, Reason: "FOREIGN_CODE", Foreign: "WECHAT", TotalFen: 1250}
 	if got := p.Display().ZH; got != "收款失败 ¥12.50：这是微信付款码，未收款，请顾客打开本钱包" {
 		t.Errorf("a WeChat code reads %q", got)
+	}
+	for foreign, want := range map[string]string{
+		"OTHER_EMVCO": "这是其他钱包的付款码", "OTHER_EMVCO:GCASH": "这是 GCASH 的付款码", "OTHER_EMVCO:UnionPay": "这是云闪付付款码", "OTHER_EMVCO:A:B": "这是 A:B 的付款码",
+		"OTHER_EMVCO:SHOP": "这是其他机构的收款码", "UNKNOWN_CODE": "这不是付款码", "UNKNOWN_CODE:WEB_ADDRESS": "这是网址", "UNKNOWN_CODE:later": "这不是付款码",
+		"RECEIPT": "这是付款凭证", "ORDER": "这是商户收款码", "GOODS_BARCODE": "这是商品条码", "LATER_KIND": "不是本钱包的付款码",
+	} {
+		p.Foreign = foreign
+		if w := p.Why(); !strings.HasPrefix(w.ZH, want) || !strings.Contains(w.ZH, "未收款") || w.EN == "" {
+			t.Errorf("%s reads %q", foreign, w.ZH)
+		}
 	}
 }

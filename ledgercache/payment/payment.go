@@ -83,7 +83,7 @@ type Payment struct {
 	State      State     `cbor:"4,keyasint"`
 	Path       Path      `cbor:"5,keyasint"`
 	Reason     Reason    `cbor:"6,keyasint,omitempty"`  // why the state is what it is
-	Foreign    string    `cbor:"19,keyasint,omitempty"` // with FOREIGN_CODE: the kind of code it was, by its name in codes.md
+	Foreign    string    `cbor:"19,keyasint,omitempty"` // with FOREIGN_CODE: the kind of code by its name in codes.md, and its own name behind a colon
 	TotalFen   money.Fen `cbor:"7,keyasint"`
 	Subject    string    `cbor:"8,keyasint,omitempty"`
 	Attach     string    `cbor:"9,keyasint,omitempty"`

@@ -1,6 +1,10 @@
 package payment
 
-import "yupos/ledgercache/money"
+import (
+	"strings"
+
+	"yupos/ledgercache/money"
+)
 
 // Reason is the stable name of why a trade stands where it stands. A name that this version does not know is kept and
 // shown as it is.
@@ -105,12 +109,38 @@ var foreignWords = map[string]Words{
 	"GOODS_BARCODE": {"这是商品条码", "This is a goods barcode"},
 	"OTHER_EMVCO":   {"这是其他钱包的付款码", "This is another wallet's code"},
 	"ORDER":         {"这是商户收款码，不是顾客付款码", "This is a shop's code, not a customer's"},
+	"RECEIPT":       {"这是付款凭证，不是付款码", "This is a receipt of a payment, not a pay code"},
+	"UNKNOWN_CODE":  {"这不是付款码", "This is not a pay code"},
+}
+
+// foreignNames say more than the kind, where the code gave a name away.
+var foreignNames = map[string]Words{
+	"WEB_ADDRESS":   {"这是网址，不是付款码", "This is a web address, not a pay code"},
+	"WECHAT_SHOP":   {"这是微信收款码，不是顾客付款码", "This is a WeChat collection code, not a customer's"},
+	"ALIPAY_SHOP":   {"这是支付宝收款码，不是顾客付款码", "This is an Alipay collection code, not a customer's"},
+	"UNIONPAY_SHOP": {"这是云闪付收款码，不是顾客付款码", "This is a UnionPay collection code, not a customer's"},
+	"ID_NUMBER":     {"这是身份证号码，不是付款码", "This is a citizen's number, not a pay code"},
+	"SHOP":          {"这是其他机构的收款码，不是顾客付款码", "This is a merchant's code of another scheme, not a customer's"},
+	"UnionPay":      foreignWords["UNIONPAY"],
+}
+
+// namedForeign is what a foreign code is called: by its kind, or by the name behind the colon.
+func namedForeign(foreign string) (Words, bool) {
+	kind, name, _ := strings.Cut(foreign, ":")
+	if w, ok := foreignNames[name]; ok {
+		return w, true
+	}
+	if name != "" && kind == "OTHER_EMVCO" {
+		return Words{"这是 " + name + " 的付款码", "This is a code of " + name}, true
+	}
+	w, ok := foreignWords[kind]
+	return w, ok
 }
 
 // Why is the trade's reason in words; a foreign code is called by its name.
 func (p Payment) Why() Words {
 	w := p.Reason.Words()
-	if named, ok := foreignWords[p.Foreign]; ok && p.Reason == "FOREIGN_CODE" {
+	if named, ok := namedForeign(p.Foreign); ok && p.Reason == "FOREIGN_CODE" {
 		return Words{named.ZH + "，未收款，请顾客打开本钱包", named.EN + "; no money was taken, ask for this wallet's code"}
 	}
 	if p.OnlineOnly && p.Reason == ReasonCodeNeedsLink {
