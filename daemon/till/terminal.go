@@ -71,6 +71,7 @@ type Limits struct {
 	DenyListUntil   *time.Time `json:"deny_list_until"`
 	PolicyVersion   uint32     `json:"policy_version"`
 	DenyListVersion uint32     `json:"deny_list_version"`
+	KeysVersion     uint32     `json:"keys_version"` // of the ledger's newest key set; 0 = the keys of the enrolment
 }
 
 // Warning is something that a person should look at.
@@ -160,13 +161,17 @@ func (t *Till) offline(out *Terminal) error {
 	if err != nil {
 		return err
 	}
+	marks, err := t.book.Marks()
+	if err != nil {
+		return err
+	}
 	out.Exposure = amounts(open)
 	out.Limits = Limits{
 		PaymentFen: money.Max, OfflineFen: limits.PaymentFen, WalletFen: limits.WalletFen, WalletCount: limits.WalletCount,
 		TerminalFen: limits.TerminalFen, TerminalCount: limits.TerminalCount, ConvertFen: limits.ConvertFen, DigitsFen: limits.DigitsFen,
 		LeftFen: max(0, limits.TerminalFen-open.Fen), LeftCount: max(0, limits.TerminalCount-open.Count),
 		PolicyUntil: usableUntil(policy.IssuedAt, policy.Until), DenyListUntil: usableUntil(deny.IssuedAt, deny.Until),
-		PolicyVersion: policy.Version, DenyListVersion: deny.Version,
+		PolicyVersion: policy.Version, DenyListVersion: deny.Version, KeysVersion: marks["keys"].Version,
 	}
 	if open.Count > 0 {
 		stops := open.OldestAt.Add(payment.OfflineStopAfter).In(ledgercache.Shanghai)
@@ -307,6 +312,23 @@ func spaceWarnings(s ledgercache.Space) []Warning {
 	return nil
 }
 
+// alarmed says what an alarm means for the money and what to do. Whoever works in the office settles it there.
+func alarmed(a ledgercache.Alarm) Warning {
+	w := Warning{a.Code, "账本中心的答复与本机记录矛盾，本机记录未改，请联系客服核对 " + a.TradeNo, "The ledger contradicts this book, which stays as it is; call support about " + a.TradeNo}
+	switch a.Code {
+	case "ROLLED_BACK":
+		w.Text = "收到旧版本的规则、名单或密钥，已拒绝，现行版本不变。若反复出现，请联系客服"
+		w.TextEN = "An older policy, list or key set came and was refused; what is in force stays. If it comes again, call support"
+	case "CONFIRMED_NOT_PAID":
+		w.Text = "确认码入账的交易，账本中心查无付款，本笔存疑，请联系客服核实 " + a.TradeNo
+		w.TextEN = "Settled by digits, and the ledger knows no such payment; in dispute, call support about " + a.TradeNo
+	case "UNKNOWN_TRADE":
+		w.Text = "账本中心提到本机没有的交易，未做任何改动，请联系客服 " + a.TradeNo
+		w.TextEN = "The ledger speaks of a trade that is not in this book; nothing was changed, call support about " + a.TradeNo
+	}
+	return w
+}
+
 func (t *Till) warnings(link LinkState, devices []Device) ([]Warning, error) {
 	list := []Warning{}
 	list = append(list, stopped(t.book.Err())...)
@@ -329,7 +351,7 @@ func (t *Till) warnings(link LinkState, devices []Device) ([]Warning, error) {
 		if a.Code == ledgercache.AlarmMirror {
 			continue // said above for as long as it is so
 		}
-		list = append(list, Warning{a.Code, "账本答复与本机记录矛盾，请核对 " + a.TradeNo, "The ledger contradicts this book, check " + a.TradeNo})
+		list = append(list, alarmed(a))
 	}
 	t.mu.Lock()
 	notice := t.notice

@@ -77,6 +77,8 @@ var reasonWords = map[Reason]Words{
 	"TOO_LATE":              {"请求已过时，未收款，请重新扫码", "The request came too late; no money was taken, scan again"},
 	"DECLINED":              {"账本拒绝，未收款", "Declined by the ledger; no money was taken"},
 	"WRONG_PIN":             {"支付密码错误，未收款", "Wrong PIN; no money was taken"},
+	"PIN_LOCKED":            {"顾客支付密码已锁定，未收款，请换一种付款方式", "The customer's PIN is locked; no money was taken, ask for another way to pay"},
+	"CUSTOMER_REFUSED":      {"顾客已拒绝付款，未收款", "The customer refused; no money was taken"},
 	"CONFIRM_TIMEOUT":       {"顾客未确认，未收款", "The customer did not confirm; no money was taken"},
 	"REFUND_OVER_PAID":      {"退款超过已付金额，未退款", "More than was paid; nothing was refunded"},
 	"REFUND_WINDOW_CLOSED":  {"超过退款期限，未退款", "Too late to refund; nothing was refunded"},

@@ -39,6 +39,8 @@ func (l *Ledger) Handler() http.Handler {
 		"POST /_sim/ledger/policy":           l.postPolicy,
 		"GET /_sim/ledger/deny":              l.getDeny,
 		"POST /_sim/ledger/deny":             l.postDeny,
+		"POST /_sim/ledger/keys":             l.postKeys,
+		"POST /_sim/ledger/replay":           l.postReplay,
 		"POST /_sim/ledger/maintenance":      l.postMaintenance,
 		"GET /_sim/ledger/trades":            l.getTrades,
 		"POST /_sim/ledger/activations":      l.postActivation,
@@ -124,6 +126,7 @@ var refusals = map[string]refusalWords{
 	"ORDER_PAID":           {409, "此单已支付", "this order is paid"},
 	"ORDER_CLOSED":         {409, "此单已关闭", "this order is closed"},
 	"PIN_REQUIRED":         {403, "请输入支付密码", "the payment PIN is needed"},
+	"PIN_LOCKED":           {403, "支付密码输错过多，已锁定三小时", "too many wrong PINs; locked for three hours"},
 	"WRONG_PIN":            {403, "支付密码错误", "wrong PIN"},
 	"INSUFFICIENT_BALANCE": {409, "余额不足", "not enough balance"},
 	"WALLET_FROZEN":        {403, "钱包已冻结", "the wallet is frozen"},
@@ -264,12 +267,13 @@ func (l *Ledger) postPay(r *http.Request) (any, error) {
 
 func (l *Ledger) postConfirm(r *http.Request) (any, error) {
 	var in struct {
-		PIN string `json:"pin"`
+		PIN    string `json:"pin"`
+		Refuse bool   `json:"refuse"`
 	}
 	if err := decode(r, &in); err != nil {
 		return nil, err
 	}
-	t, err := l.confirm(r.PathValue("phone"), in.PIN)
+	t, err := l.confirm(r.PathValue("phone"), in.PIN, in.Refuse)
 	return map[string]any{"state": t.State, "total_fen": t.TotalFen}, err
 }
 

@@ -80,6 +80,8 @@ type published struct {
 	News  wire.News  `json:"news"`
 	Base  uint32     `json:"base,omitempty"`
 	Whole *wire.News `json:"whole,omitempty"`
+
+	Before *wire.News `json:"before,omitempty"` // the version before, whole
 }
 
 // everyone is the terminal id of what is for all.
@@ -154,7 +156,7 @@ func (l *Ledger) putPolicy(txn *badger.Txn, p policy) error {
 	if err := put(txn, policyKey(p.Version), p); err != nil {
 		return err
 	}
-	return put(txn, signedKey(wire.TopicPolicy, everyone), published{News: n})
+	return l.putNews(txn, wire.TopicPolicy, everyone, published{News: n})
 }
 
 // putDenial publishes the next version of the deny list: as a delta on the one before, and whole.
@@ -191,10 +193,10 @@ func (l *Ledger) putDenial(txn *badger.Txn, add, remove []string) error {
 	}
 	w, err := l.newsOf(wire.TopicDeny, version, whole)
 	if err != nil || last.Version == 0 {
-		return errors.Join(err, put(txn, signedKey(wire.TopicDeny, everyone), published{News: w}))
+		return errors.Join(err, l.putNews(txn, wire.TopicDeny, everyone, published{News: w}))
 	}
 	d, err := l.newsOf(wire.TopicDeny, version, delta)
-	return errors.Join(err, put(txn, signedKey(wire.TopicDeny, everyone), published{News: d, Base: last.Version, Whole: &w}))
+	return errors.Join(err, l.putNews(txn, wire.TopicDeny, everyone, published{News: d, Base: last.Version, Whole: &w}))
 }
 
 func notNil(list []string) []string {
@@ -245,7 +247,7 @@ func (l *Ledger) publishFees(txn *badger.Txn, t terminal) error {
 	}
 	f = fees{l.issued(t.ID, f.Version+1), shop.FeeBP}
 	n, err := l.newsOf(wire.TopicFees, f.Version, f)
-	return errors.Join(err, put(txn, signedKey(wire.TopicFees, t.ID), published{News: n}))
+	return errors.Join(err, l.putNews(txn, wire.TopicFees, t.ID, published{News: n}))
 }
 
 // newsFor is what a terminal that has these versions lacks.

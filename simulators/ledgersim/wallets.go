@@ -1,6 +1,7 @@
 package ledgersim
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
@@ -27,6 +28,8 @@ type wallet struct {
 	StepUpFen money.Fen       `json:"step_up_fen"`
 	Day       string          `json:"day"` // on which DayFen was spent
 	DayFen    money.Fen       `json:"day_fen"`
+	PINWrong  int             `json:"pin_wrong,omitempty"` // in a row
+	PINLocked time.Time       `json:"pin_locked,omitzero"` // until then no PIN is taken
 	Device    walletsim.Phone `json:"device"`
 }
 
@@ -50,6 +53,8 @@ const (
 	offlineCount  = 10
 	openingFen    = 500000
 	stepUpFen     = 100000
+	pinTries      = 5
+	pinLockFor    = 3 * time.Hour
 )
 
 // spend notes what the customer paid today, in Shanghai.
@@ -195,6 +200,7 @@ type paidOrder struct {
 // payOrder pays an ORDER from a wallet: the ledger may never have heard of it, the terminal's signature speaks for it.
 func (l *Ledger) payOrder(phone, text, pin string) (out paidOrder, err error) {
 	var push func()
+	refused := error(nil)
 	_, err = l.withWallet(phone, func(txn *badger.Txn, w *wallet) error {
 		if !w.Device.Online {
 			return refusal("PHONE_OFFLINE")
@@ -207,8 +213,8 @@ func (l *Ledger) payOrder(phone, text, pin string) (out paidOrder, err error) {
 		if err != nil {
 			return err
 		}
-		if err := checkPIN(w, o.fen, pin); err != nil {
-			return err
+		if refused = l.checkPIN(w, o.fen, pin); refused != nil {
+			return nil // the try is kept
 		}
 		if l.takeFault("order", "decline") != nil {
 			return refusal("DECLINED")
@@ -229,10 +235,10 @@ func (l *Ledger) payOrder(phone, text, pin string) (out paidOrder, err error) {
 		push, err = l.news(txn, o.terminalID, t.outcome())
 		return err
 	})
-	if err == nil {
+	if err == nil && refused == nil {
 		push()
 	}
-	return out, err
+	return out, cmp.Or(err, refused)
 }
 
 // seenOrder is what the customer sees before paying.
@@ -262,7 +268,7 @@ func (l *Ledger) lookAtOrder(phone, text string) (seen seenOrder, err error) {
 		if _, err := l.orderTrade(txn, o, term); err != nil {
 			return err
 		}
-		seen = seenOrder{shop.DisplayName, o.fen, checkPIN(&w, o.fen, "") != nil}
+		seen = seenOrder{shop.DisplayName, o.fen, l.checkPIN(&w, o.fen, "") != nil}
 		return nil
 	})
 	return seen, err
@@ -318,16 +324,30 @@ func (l *Ledger) orderTrade(txn *badger.Txn, o order, term terminal) (t trade, e
 }
 
 // checkPIN wants the payment PIN above the wallet's own threshold.
-func checkPIN(w *wallet, total money.Fen, pin string) error {
+func (l *Ledger) checkPIN(w *wallet, total money.Fen, pin string) error {
 	switch {
 	case total <= w.StepUpFen && pin == "":
 		return nil
 	case pin == "":
 		return refusal("PIN_REQUIRED")
-	case pin != w.PIN:
+	}
+	return l.tryPIN(w, pin)
+}
+
+// tryPIN compares a PIN. After pinTries wrong ones in a row none is taken for pinLockFor.
+func (l *Ledger) tryPIN(w *wallet, pin string) error {
+	if l.now().Before(w.PINLocked) {
+		return refusal("PIN_LOCKED")
+	}
+	if pin == w.PIN {
+		w.PINWrong = 0
+		return nil
+	}
+	if w.PINWrong++; w.PINWrong < pinTries {
 		return refusal("WRONG_PIN")
 	}
-	return nil
+	w.PINWrong, w.PINLocked = 0, l.now().Add(pinLockFor)
+	return refusal("PIN_LOCKED")
 }
 
 func (l *Ledger) receipt(o order, t trade, term terminal, shop merchant, token string) (paidOrder, error) {
@@ -352,9 +372,10 @@ func (l *Ledger) receipt(o order, t trade, term terminal, shop merchant, token s
 	return out, err
 }
 
-// confirm ends the payment that waits for this customer's PIN.
-func (l *Ledger) confirm(phone, pin string) (t trade, err error) {
-	var push func()
+// confirm ends the payment that waits for this customer: by the right PIN, by a refusal on the phone, or by the wrong PIN
+// that locks it. A wrong PIN before that leaves it waiting.
+func (l *Ledger) confirm(phone, pin string, refuse bool) (t trade, err error) {
+	push, refused := func() {}, error(nil)
 	_, err = l.withWallet(phone, func(txn *badger.Txn, w *wallet) error {
 		trades, err := list[trade](txn, "trade/")
 		if err != nil {
@@ -371,17 +392,8 @@ func (l *Ledger) confirm(phone, pin string) (t trade, err error) {
 			return refusal("PHONE_OFFLINE")
 		case !found:
 			return refusal("NOTHING_TO_CONFIRM")
-		case pin != w.PIN:
-			return refusal("WRONG_PIN")
 		}
-		err = l.take(txn, &t, *w)
-		var no refusal
-		if errors.As(err, &no) {
-			t.decline(string(no))
-		} else if err != nil {
-			return err
-		}
-		if err := get(txn, walletKey(phone), w); err != nil { // take noted what was spent
+		if refused, err = l.confirmed(txn, &t, w, pin, refuse); err != nil || t.State == wire.StateUserPaying {
 			return err
 		}
 		if err := put(txn, tradeKey(t.TerminalID, t.TradeNo), t); err != nil {
@@ -393,5 +405,29 @@ func (l *Ledger) confirm(phone, pin string) (t trade, err error) {
 	if err == nil {
 		push()
 	}
-	return t, err
+	return t, cmp.Or(err, refused)
+}
+
+// confirmed ends the trade, or leaves it USERPAYING after a wrong PIN; refused is what the customer is told.
+func (l *Ledger) confirmed(txn *badger.Txn, t *trade, w *wallet, pin string, refuse bool) (refused, err error) {
+	if refuse {
+		t.decline("CUSTOMER_REFUSED")
+		return nil, nil
+	}
+	if refused = l.tryPIN(w, pin); refused != nil {
+		if refused == refusal("PIN_LOCKED") {
+			t.decline("PIN_LOCKED")
+		}
+		return refused, nil
+	}
+	err = l.take(txn, t, *w)
+	var no refusal
+	if errors.As(err, &no) {
+		t.decline(string(no))
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return nil, get(txn, walletKey(w.Phone), w) // take noted what was spent
 }
