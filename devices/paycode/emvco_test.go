@@ -156,3 +156,88 @@ func TestALabelCannotSpoilAScreen(t *testing.T) {
 		t.Errorf("label %q", got)
 	}
 }
+
+// TestPublishedMerchantCodesAreReadAndTheDamagedOneIsRefused holds the codes that the field publishes: the official sample in
+// its two orders, and one whose checksum is right although no counting of its bytes or characters makes its templates fit.
+func TestPublishedMerchantCodesAreReadAndTheDamagedOneIsRefused(t *testing.T) {
+	const reordered = "00020101021229300012D156000000000510A93FO3230Q31280012D15600000001030812345678520441115303156540523.725502015802CN5914BEST TRANSPORT" +
+		"6007BEIJING6233030412340603***0708A60086670902ME64200002ZH0104最佳运输0202北京8036003239401ff0c21a4543a8ed5fbaa30ab02e81360032c2fbf6dd646f4f36b617f10747c0b96163046F32"
+	m, err := ParseMerchant(reordered)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := ""
+	for _, f := range m.Fields {
+		ids += f.ID + " "
+	}
+	if ids != "00 01 29 31 52 53 54 55 58 59 60 62 64 80 81 63 " {
+		t.Errorf("fields %s", ids)
+	}
+	for id, want := range map[string]string{"29": "A93FO3230Q", "31": "12345678"} {
+		account := m.Template(id)[0]
+		if got := account[1].Value; got != want {
+			t.Errorf("account %s is %q", id, got)
+		}
+	}
+	if own, _ := fieldValue(m.Template("80")[0], "00"); own != "39401ff0c21a4543a8ed5fbaa30ab02e" {
+		t.Errorf("template 80 holds %q", own)
+	}
+	if city, _ := fieldValue(m.Template("64")[0], "02"); city != "北京" {
+		t.Errorf("city %q", city)
+	}
+	const damaged = "00020101021126240012D156000000000520441115802CN5914BEST TRANSPORT6007BEIJING64200002ZH0104\xca\xd0\xcd\xa80206\xb1\xb1\xbe\xa9\xca\xd0540523.725303156630440C7"
+	if sum := fmt.Sprintf("%04X", crc16([]byte(damaged[:len(damaged)-4]))); sum != "40C7" {
+		t.Fatalf("its checksum is %s", sum)
+	}
+	if _, err := ParseMerchant(damaged); !errors.Is(err, ErrEMVCo) {
+		t.Errorf("the damaged one: %v", err)
+	}
+	if got := Classify(damaged); got != KindOtherEMVCo {
+		t.Errorf("the damaged one is %s", got)
+	}
+	// Its language template alone, in a code that is right elsewhere.
+	if _, err := ParseMerchant(summed("0002015802CN64200002ZH0104\xca\xd0\xcd\xa80206\xb1\xb1\xbe\xa9\xca\xd0")); !errors.Is(err, ErrEMVCo) {
+		t.Errorf("its template: %v", err)
+	}
+}
+
+func TestLengthsCountCharactersWhateverTheirBytes(t *testing.T) {
+	for name, value := range map[string]string{
+		"Chinese": "重庆渝中小面", "beyond the first plane": "𠮷野家🍜", "combining": "é", "99 of them": strings.Repeat("渝", 99), "mixed": "A渝B中", "half-width kana": "ﾃﾞｻﾞ",
+	} {
+		text := summed("000201" + fmt.Sprintf("59%02d%s", utf8.RuneCountInString(value), value) + fmt.Sprintf("64%02d0002ZH01%02d%s",
+			min(99, 10+min(89, utf8.RuneCountInString(value))), min(89, utf8.RuneCountInString(value)), string([]rune(value)[:min(89, utf8.RuneCountInString(value))])))
+		m, err := ParseMerchant(text)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got, _ := m.Value("59"); got != value {
+			t.Errorf("%s: %q", name, got)
+		}
+		if bytesNotCharacters := summed("000201" + fmt.Sprintf("59%02d%s", min(99, len(value)), value)); len(value) < 99 {
+			if _, err := ParseMerchant(bytesNotCharacters); !errors.Is(err, ErrEMVCo) {
+				t.Errorf("%s: a length in bytes is taken: %v", name, err)
+			}
+		}
+	}
+}
+
+func TestABERLengthIsAByteAndNeverTwoDecimalDigits(t *testing.T) {
+	// 0x10 is sixteen; a reader that prints it and reads it as ten leaves six bytes over.
+	c, err := ParseConsumer(encoded("\x61\x12\x50\x10", "sixteen letters!", "\x50\x03end"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Applications()[0].Label; got != "sixteen letters!" || len(c.Objects) != 3 {
+		t.Errorf("%q, %d objects", got, len(c.Objects))
+	}
+	for name, long := range map[string]string{
+		"one byte more": "\x50\x81\x80", "two": "\x50\x82\x00\x80", "three": "\x50\x83\x00\x00\x80", "four": "\x50\x84\x00\x00\x00\x80",
+	} {
+		c, err := ParseConsumer(encoded(long, strings.Repeat("x", 128)))
+		if err != nil || len(c.Objects) != 2 || len(c.Objects[1].Value) != 128 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -84,39 +84,81 @@ func put(offset int, v uint32) func([]byte) {
 	return func(b []byte) { binary.BigEndian.PutUint32(b[offset:], v) }
 }
 
+// TestVerifierMistakesSeenInShippedReaders makes for each mistake that was found in readers in the field the code that such a
+// reader takes. Everything else about the code is right, so only the check that the mistake leaves out can refuse it.
 func TestVerifierMistakesSeenInShippedReaders(t *testing.T) {
 	good := rawCert("issuer", func([]byte) {})
+	wholeDay := rawCert("issuer", func(b []byte) { put(48, now-24*3600)(b); put(52, now+24*3600)(b) })
+	const year2000 = 946656000 // 2000-01-01 in China, from which one encoder counts
+	code := func(cert []byte, created int64, wallet string) string {
+		return rawSigned(cert, 1, uint32(created), 100, wallet)
+	}
+	decimal := func(offset int) string { // a length of 5 as the character '5', of 4 as '4'
+		raw := must2(base64.StdEncoding.DecodeString(code(good, now, "wallet")))
+		raw[offset] += '0'
+		return base64.StdEncoding.EncodeToString(raw)
+	}
 	tests := []struct {
-		name string
-		text string
-		keys Keys
-		want Reason
+		mistake, name string
+		text          string
+		keys          Keys
+		want          Reason
 	}{
-		{"epoch counted from the year 2000 in Chinese time", rawSigned(good, 1, now-946656000, 100, "wallet"), issuerKeys, CodeExpired},
-		{"certificate epoch counted from the year 2000", rawSigned(rawCert("issuer", func(b []byte) {
-			put(48, now-3600-946656000)(b)
-			put(52, now+3600-946656000)(b)
-		}), 1, now, 100, "wallet"), issuerKeys, CertExpired},
-		{"certificate signed by the very key that it carries", rawSigned(rawCert("wallet", func([]byte) {}), 1, now, 100, "wallet"), issuerKeys, CertForged},
-		{"certificate that names its own key as issuer", rawSigned(rawCert("wallet", put(4, KeyID(publicFrom("wallet")))), 1, now, 100, "wallet"), issuerKeys, UnknownIssuer},
-		{"issuer signature not looked at", rawSigned(append(bytes.Clone(good[:64]), make([]byte, 64)...), 1, now, 100, "wallet"), issuerKeys, CertForged},
-		{"eight hours behind", rawSigned(good, 1, now-8*3600, 100, "wallet"), issuerKeys, CodeExpired},
-		{"eight hours ahead", rawSigned(good, 1, now+8*3600, 100, "wallet"), issuerKeys, CodeFromFuture},
-		{"no key pinned", rawSigned(good, 1, now, 100, "wallet"), nil, UnknownIssuer},
-		{"a pinned key of a wrong length", rawSigned(good, 1, now, 100, "wallet"), Keys{{Public: publicFrom("issuer")[:31]}}, UnknownIssuer},
-		{"a pinned key not yet in force", rawSigned(good, 1, now, 100, "wallet"), Keys{{Public: publicFrom("issuer"), NotBefore: now + 1}}, UnknownIssuer},
-		{"a pinned key no longer in force", rawSigned(good, 1, now, 100, "wallet"), Keys{{Public: publicFrom("issuer"), NotAfter: now - 1}}, UnknownIssuer},
-		{"the code signed without its purpose", rawSignedWith(good, ""), issuerKeys, CodeForged},
-		{"the code signed for another purpose", rawSignedWith(good, certPrefix), issuerKeys, CodeForged},
-		{"a certificate in its last second, under a key in its last second", rawSigned(rawCert("issuer", put(52, now)), 1, now, 100, "wallet"), Keys{{Public: publicFrom("issuer"), NotAfter: now}}, OK},
+		{"key taken from the certificate itself", "signed by the wallet key that it carries", code(rawCert("wallet", func([]byte) {}), now, "wallet"), issuerKeys, CertForged},
+		{"key taken from the certificate itself", "and it names that key as its issuer", code(rawCert("wallet", put(4, KeyID(publicFrom("wallet")))), now, "wallet"), issuerKeys, UnknownIssuer},
+		{"key taken from the certificate itself", "by a reader that has pinned none", code(good, now, "wallet"), nil, UnknownIssuer},
+		{"key taken from the certificate itself", "a key of the user's pinned nowhere, under the real issuer's id", code(rawCert("rogue", func([]byte) {}), now, "wallet"), issuerKeys, CertForged},
+		{"issuer check skipped", "64 zeros for a signature", code(append(bytes.Clone(good[:64]), make([]byte, 64)...), now, "wallet"), issuerKeys, CertForged},
+		{"issuer check skipped", "the signature of another certificate", code(append(bytes.Clone(wholeDay[:64]), good[64:]...), now, "wallet"), issuerKeys, CertForged},
+		{"issuer check skipped", "a limit raised behind the signature", code(changed(good, put(56, 0xFFFFFFFF)), now, "wallet"), issuerKeys, CertForged},
+		{"hours of time tolerance", "eight hours behind", code(wholeDay, now-8*3600, "wallet"), issuerKeys, CodeExpired},
+		{"hours of time tolerance", "eight hours ahead", code(wholeDay, now+8*3600, "wallet"), issuerKeys, CodeFromFuture},
+		{"hours of time tolerance", "eight hours and a fresh minute behind", code(wholeDay, now-8*3600+30, "wallet"), issuerKeys, CodeExpired},
+		{"hours of time tolerance", "a certificate eight hours over", code(rawCert("issuer", put(52, now-8*3600)), now, "wallet"), issuerKeys, CertExpired},
+		{"hours of time tolerance", "a certificate eight hours early", code(rawCert("issuer", put(48, now+8*3600)), now, "wallet"), issuerKeys, CertNotYetValid},
+		{"wrong epoch", "a code counted from the year 2000", code(good, now-year2000, "wallet"), issuerKeys, CodeExpired},
+		{"wrong epoch", "a code counted from 1900", code(good, now+2208988800, "wallet"), issuerKeys, CodeFromFuture},
+		{"wrong epoch", "a certificate counted from the year 2000", code(rawCert("issuer", func(b []byte) { put(48, now-3600-year2000)(b); put(52, now+3600-year2000)(b) }), now, "wallet"), issuerKeys, CertExpired},
+		{"lengths as text", "the label's", decimal(20), issuerKeys, Malformed},
+		{"lengths as text", "the counter's", decimal(161), issuerKeys, Malformed},
+		{"lengths as text", "that of the time", decimal(167), issuerKeys, Malformed},
+		{"a key out of its window", "not yet in force", code(good, now, "wallet"), Keys{{Public: publicFrom("issuer"), NotBefore: now + 1}}, UnknownIssuer},
+		{"a key out of its window", "rotated a second ago", code(good, now, "wallet"), Keys{{Public: publicFrom("issuer"), NotAfter: now - 1}}, UnknownIssuer},
+		{"a key out of its window", "rotated, its successor under another id", code(good, now, "wallet"), Keys{{Public: publicFrom("issuer"), NotAfter: now - 1}, {Public: publicFrom("next")}}, UnknownIssuer},
+		{"a key of a wrong length", "31 bytes", code(good, now, "wallet"), Keys{{Public: publicFrom("issuer")[:31]}}, UnknownIssuer},
+		{"a signature for another purpose", "none at all", rawSignedWith(good, ""), issuerKeys, CodeForged},
+		{"a signature for another purpose", "a certificate's", rawSignedWith(good, certPrefix), issuerKeys, CodeForged},
+		{"no mistake", "the last second of the certificate and of the key", code(rawCert("issuer", put(52, now)), now, "wallet"), Keys{{Public: publicFrom("issuer"), NotAfter: now}}, OK},
+		{"no mistake", "the first second of both", code(rawCert("issuer", put(48, now)), now, "wallet"), Keys{{Public: publicFrom("issuer"), NotBefore: now}}, OK},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
+		t.Run(tt.mistake+"/"+tt.name, func(t *testing.T) {
 			if got := verifySigned(tt.text, tt.keys, now); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
 	}
+}
+
+// TestDuplicatesAreNotFoundByTheBytesOfWholeCodes is the sixth mistake. A wallet may sign one counter as often as it likes, each
+// time another text: so what the book counts as spent is the wallet key with the counter, and both are in every parsed code.
+func TestDuplicatesAreNotFoundByTheBytesOfWholeCodes(t *testing.T) {
+	cert := rawCert("issuer", func([]byte) {})
+	first, second := rawSigned(cert, 7, now, 100, "wallet"), rawSigned(cert, 7, now+1, 100, "wallet")
+	a, _ := ParseSigned(first)
+	b, _ := ParseSigned(second)
+	if a.Verify(issuerKeys, at(now)) != OK || b.Verify(issuerKeys, at(now)) != OK || first == second {
+		t.Fatal("both are good and differ")
+	}
+	if !a.Cert.WalletKey.Equal(b.Cert.WalletKey) || a.Counter != b.Counter {
+		t.Errorf("one spending under two names: %d and %d", a.Counter, b.Counter)
+	}
+}
+
+func changed(b []byte, change func([]byte)) []byte {
+	b = bytes.Clone(b)
+	change(b)
+	return b
 }
 
 func rawSignedWith(cert []byte, prefix string) string {
