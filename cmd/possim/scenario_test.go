@@ -100,6 +100,7 @@ var words = map[string]func(*testscript.TestScript, bool, []string){
 	"refused":  told(1, func(s *story, a []string) { s.refusedAs(a[0]) }),
 	"paid":     told(2, (*story).tellPaid),
 	"receipts": told(1, func(s *story, a []string) { s.tellReceipts(a[0]) }),
+	"ledger":   told(2, (*story).tellLedger),
 	"agree":    told(0, (*story).tellAgree),
 }
 
@@ -370,4 +371,16 @@ func killed(story string) (variants []string) {
 		variants = append(variants, strings.Join(slices.Insert(slices.Clone(lines), n+1, extra...), "\n")+"\n")
 	}
 	return variants
+}
+
+// tellLedger: the ledger knows the trade by the register's number and in this state; waited for.
+func (s *story) tellLedger(a []string) {
+	s.until("the ledger has "+a[0]+" "+a[1], 20*time.Second, func() bool {
+		for _, e := range s.sim("GET", "/ledger/trades", nil)["trades"].([]any) {
+			if t := e.(object); t["out_trade_no"] == a[0] && t["state"] == a[1] {
+				return true
+			}
+		}
+		return false
+	})
 }

@@ -310,6 +310,9 @@ func (l *Ledger) query(terminalID string, m *wire.Query) (out wire.Outcome, err 
 		if t.TradeNo == "" {
 			return errNone
 		}
+		if t.OutTradeNo == "" && len(m.OutTradeNo) <= 64 { // an ORDER that was paid before the terminal could tell of it
+			t.OutTradeNo = m.OutTradeNo
+		}
 		l.lapse(t)
 		return nil
 	})

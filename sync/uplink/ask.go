@@ -264,7 +264,11 @@ func (t *talk) sendTrade(p payment.Payment, op payment.Op, recorded bool) {
 	case payment.OpReverse:
 		body = wire.Reverse{TradeNo: p.TradeNo, TotalFen: p.TotalFen, Reason: string(p.ReverseReason()), Repeat: p.ReverseAsks > 1}
 	default:
-		body = wire.Query{TradeNo: p.TradeNo}
+		q := wire.Query{TradeNo: p.TradeNo}
+		if p.Mode == payment.ByOrder {
+			q.OutTradeNo = p.OutTradeNo
+		}
+		body = q
 	}
 	t.track(t.send(body, 0), &request{key: p.TradeNo, op: op, attempt: p.Attempt, at: now})
 }

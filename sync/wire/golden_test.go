@@ -43,6 +43,7 @@ var golden = []struct {
 	{"pay_again", 3, 0, &Pay{TradeNo: trade, Attempt: 1, OutTradeNo: "R-2026-000123", TotalFen: 1250, Code: online, ScannedAt: 1_790_000_001_000, NotAfter: 1_790_000_061_000, Repeat: true}},
 	{"order", 4, 0, &Order{TradeNo: trade, OutTradeNo: "R-2026-000124", TotalFen: 4_294_967_295, Subject: "小面", OperatorID: "01", ExpiresAt: 1_790_000_180_000, Repeat: true}},
 	{"query", 5, 0, &Query{TradeNo: trade}},
+	{"query_order", 5, 0, &Query{TradeNo: trade, OutTradeNo: "R-2026-000124"}},
 	{"reverse", 6, 0, &Reverse{TradeNo: trade, TotalFen: 1250, Reason: "NO_ANSWER", Repeat: true}},
 	{"refund", 7, 0, &Refund{RefundNo: refund, OutRefundNo: "RF-1", TradeNo: trade, RefundFen: 250, Reason: "少一份", OperatorID: "01", Repeat: true}},
 	{"anchor", 8, 0, &Anchor{Epoch: epoch, Sequence: 4712, Head: head}},

@@ -162,7 +162,8 @@ type Order struct {
 
 // Query asks for the state of a trade by the terminal's own number.
 type Query struct {
-	TradeNo string `json:"trade_no"`
+	TradeNo    string `json:"trade_no"`
+	OutTradeNo string `json:"out_trade_no,omitempty"` // of a shown ORDER: the code does not carry it, the bill needs it
 }
 
 // Reverse ends a trade for good: paid becomes REVOKED (the money goes back), unpaid or never heard of becomes CLOSED, and
