@@ -121,10 +121,19 @@ func (c *conn) Read() ([]byte, error) {
 		return nil, err
 	}
 	kind, data, err := c.ws.ReadMessage()
+	if err != nil && strings.HasPrefix(err.Error(), "websocket: ") && !isGoodbye(err) {
+		return nil, fmt.Errorf("%w: %w", errProtocol, err) // the library has no type for what breaks its rules
+	}
 	if err == nil && kind != websocket.TextMessage {
 		return nil, errBinary
 	}
 	return data, err
+}
+
+// isGoodbye reports whether the other side, or the network, ended the connection.
+func isGoodbye(err error) bool {
+	var closed *websocket.CloseError
+	return errors.As(err, &closed) || errors.Is(err, websocket.ErrCloseSent)
 }
 
 func (c *conn) Write(frame []byte) error {

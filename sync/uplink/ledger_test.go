@@ -191,6 +191,7 @@ func (l *ledger) friendly(m message) {
 	case *wire.Refund:
 		m.peer.say(0, m.id, wire.RefundOutcome{RefundNo: b.RefundNo, TradeNo: b.TradeNo, State: wire.RefundSuccess, RefundFen: b.RefundFen, RefundedAt: wire.Millis(time.Now().UnixMilli())})
 	case *wire.Anchor:
+		l.welcome.AckedSequence, l.welcome.AckedHead = b.Sequence, b.Head
 		m.peer.say(0, m.id, wire.Anchored{Epoch: b.Epoch, Sequence: b.Sequence, Head: b.Head})
 	}
 }

@@ -299,14 +299,25 @@ func TestALedgerThatForgotItsNewsIsNotBelieved(t *testing.T) {
 
 func TestALedgerThatForgotWhatItAcknowledgedIsNotBelieved(t *testing.T) {
 	for name, c := range map[string]struct {
-		welcome wire.Welcome
-		reason  string
+		change func(held *wire.Welcome)
+		reason string
 	}{
-		"it holds a longer book": {wire.Welcome{Version: 1, AckedSequence: 1 << 40}, wire.RefusedRolledBack},
+		"it holds a longer book":           {func(w *wire.Welcome) { w.AckedSequence = 1 << 40 }, wire.RefusedRolledBack},
+		"it holds another head":            {func(w *wire.Welcome) { w.AckedHead = strings.Repeat("0", 64) }, wire.RefusedForked},
+		"it does not say which head":       {func(w *wire.Welcome) { w.AckedHead = "" }, wire.RefusedForked},
+		"it has lost what it had anchored": {func(w *wire.Welcome) { w.AckedSequence-- }, ReasonBehind},
+		"it has lost the whole book":       {func(w *wire.Welcome) { w.AckedSequence, w.AckedHead = 0, "" }, ReasonBehind},
+		"it speaks a version of its own":   {func(w *wire.Welcome) { w.Version = 99 }, wire.RefusedVersion},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				_, s, _ := world(t, func(l *ledger) { l.welcome = c.welcome })
+				l, s, n := world(t)
+				s.untilUp()
+				s.trade(s.pay("A", 100).TradeNo, payment.Success)
+				next[wire.Anchor](l)
+				s.anchored()
+				l.set(func() { c.change(&l.welcome) })
+				n.cut(false)
 				s.untilDown(c.reason)
 			})
 		})
@@ -642,5 +653,23 @@ func TestOverRealTLSEachFaultHasItsReason(t *testing.T) {
 	}
 	if tries.Load() > 1 {
 		t.Errorf("a full ledger was asked %d times", tries.Load())
+	}
+}
+
+// anchored waits until the book knows that the ledger holds a head of it.
+func (s *shop) anchored() ledgercache.Cursor {
+	s.t.Helper()
+	w := s.book.Watch()
+	defer w.Close()
+	limit := time.After(patience)
+	for {
+		if c, err := s.book.Cursor(); err != nil || c.Sequence > 0 {
+			return c
+		}
+		select {
+		case <-w.C:
+		case <-limit:
+			s.t.Fatal("the book never was anchored")
+		}
 	}
 }

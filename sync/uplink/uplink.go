@@ -239,6 +239,10 @@ func (u *Uplink) hello(conn Conn) (*wire.Welcome, error) {
 	if err != nil {
 		return nil, err
 	}
+	held, err := u.book.Cursor()
+	if err != nil {
+		return nil, err
+	}
 	have, err := u.have()
 	if err != nil {
 		return nil, err
@@ -273,13 +277,14 @@ func (u *Uplink) hello(conn Conn) (*wire.Welcome, error) {
 		return nil, &refusal{body.Code, body.Detail, time.Duration(max(body.RetryAfterMillis, 0)) * time.Millisecond}
 	case *wire.Welcome:
 		u.noteTime(body.Time, asked)
-		return body, fits(body, f, at, cursor)
+		return body, fits(body, f, at, held, cursor)
 	}
 	return nil, fmt.Errorf("%w: %s in answer to hello", errProtocol, f.Type)
 }
 
-// fits checks a welcome against what this book knows.
-func fits(w *wire.Welcome, f wire.Frame, at ledgercache.Cursor, cursor uint64) error {
+// fits checks a welcome against what this book knows: where it stands, what the ledger has confirmed of it, and the cursor
+// of the news.
+func fits(w *wire.Welcome, f wire.Frame, at, held ledgercache.Cursor, cursor uint64) error {
 	switch {
 	case f.Re != helloID:
 		return fmt.Errorf("%w: welcome to request %d", errProtocol, f.Re)
@@ -287,7 +292,10 @@ func fits(w *wire.Welcome, f wire.Frame, at ledgercache.Cursor, cursor uint64) e
 		return &refusal{code: wire.RefusedVersion}
 	case w.AckedSequence > at.Sequence:
 		return &refusal{code: wire.RefusedRolledBack}
-	case w.NewsSequence < cursor:
+	case w.AckedSequence == at.Sequence && w.AckedHead != "" && w.AckedHead != at.Head,
+		held.Epoch == at.Epoch && w.AckedSequence == held.Sequence && w.AckedHead != held.Head:
+		return &refusal{code: wire.RefusedForked}
+	case w.NewsSequence < cursor, held.Epoch == at.Epoch && w.AckedSequence < held.Sequence:
 		return &refusal{code: ReasonBehind}
 	}
 	return nil
