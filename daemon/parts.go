@@ -198,7 +198,18 @@ type lineOf struct{ *uplink.Uplink }
 // State is the line's state in the till's words.
 func (l lineOf) State() till.LinkState {
 	s := l.Uplink.State()
-	return till.LinkState{Up: s.Up, Since: s.Since, Reason: s.Reason, Text: s.TextZH, TextEN: s.TextEN}
+	state := till.LinkState{Up: s.Up, Since: s.Since, Reason: s.Reason, Text: s.TextZH, TextEN: s.TextEN}
+	for _, a := range l.SetAside() {
+		op := string(a.Op)
+		if a.RefundNo != "" {
+			op = "refund"
+		}
+		state.Aside = append(state.Aside, till.SetAside{At: a.At.In(ledgercache.Shanghai), TradeNo: a.TradeNo, RefundNo: a.RefundNo, Op: op, Code: a.Code, Detail: a.Detail})
+	}
+	if n := l.Uplink.Notice(); !n.StartsAt.IsZero() {
+		state.Notice = &till.Notice{StartsAt: n.StartsAt, Text: n.TextZH, TextEN: n.TextEN}
+	}
+	return state
 }
 
 // paper shows the printer to the till.

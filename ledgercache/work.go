@@ -42,6 +42,30 @@ func (b *Book) OpenWork(lane payment.Lane, after string, limit int) (list []paym
 	return list, next, err
 }
 
+// EachOpen walks over the open trades that are no uploads, lane by lane, each lane oldest first, and holds a page of them at
+// a time. An error of each ends the walk.
+func (b *Book) EachOpen(each func(payment.Payment) error) error {
+	for _, lane := range []payment.Lane{payment.LaneNone, payment.LaneLive, payment.LaneAsk} {
+		for after := ""; ; {
+			page, next, err := b.OpenWork(lane, after, eachPage)
+			if err != nil {
+				return err
+			}
+			for _, p := range page {
+				if err := each(p); err != nil {
+					return err
+				}
+			}
+			if after = next; next == "" {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+const eachPage = 256
+
 // OpenRefundWork is the same for refunds.
 func (b *Book) OpenRefundWork(after string, limit int) (list []payment.Refund, next string, err error) {
 	err = b.page(prefixOpenRefund, after, limit, func(s state, no, _ []byte) (bool, error) {

@@ -35,6 +35,8 @@ type LinkInfo struct {
 	Reason string    `json:"reason"`
 	Text   string    `json:"text"`
 	TextEN string    `json:"text_en"`
+
+	SetAside []SetAside `json:"set_aside"` // messages that the ledger has definitely refused: a person must look
 }
 
 // ClockInfo is how far the clock can be trusted. Until the ledger's signed time is known it is not trusted offline.
@@ -113,7 +115,7 @@ func (t *Till) Terminal() (Terminal, error) {
 	link := t.o.Link.State()
 	out := Terminal{
 		TerminalID: t.o.Shop.TerminalID, MerchantID: t.o.Shop.MerchantID, Merchant: t.o.Shop.DisplayName,
-		Link:    LinkInfo{State: "down", Since: link.Since.In(ledgercache.Shanghai), Reason: link.Reason, Text: link.Text, TextEN: link.TextEN},
+		Link:    LinkInfo{State: "down", Since: link.Since.In(ledgercache.Shanghai), Reason: link.Reason, Text: link.Text, TextEN: link.TextEN, SetAside: append([]SetAside{}, link.Aside...)},
 		Devices: []Device{}, Warnings: []Warning{},
 	}
 	if link.Up {
@@ -139,6 +141,7 @@ func (t *Till) Terminal() (Terminal, error) {
 	out.Book = BookInfo{Epoch: here.Epoch, Sequence: here.Sequence, Head: here.Head, Anchored: anchored.Sequence}
 	out.Warnings, err = t.warnings(link, out.Devices)
 	out.Warnings = append(out.Warnings, exposureWarnings(out.Exposure, t.o.Now())...)
+	out.Warnings = append(out.Warnings, lineWarnings(link)...)
 	out.Warnings = append(out.Warnings, clockWarnings(t.o.Clock())...)
 	return out, err
 }
@@ -197,6 +200,20 @@ func usableUntil(issued, until time.Time) *time.Time {
 	}
 	end = end.In(ledgercache.Shanghai)
 	return &end
+}
+
+// lineWarnings say what the ledger has refused for good, and when it will close.
+func lineWarnings(link LinkState) (list []Warning) {
+	if n := len(link.Aside); n > 0 {
+		last := link.Aside[n-1]
+		list = append(list, Warning{"SET_ASIDE", fmt.Sprintf("账本中心拒绝了 %d 条报文，最近一条 %s（%s）。已收的钱都已记账，其余交易不受影响，请联系客服", n, last.TradeNo+last.RefundNo, last.Code),
+			fmt.Sprintf("The ledger has refused %d messages, the last about %s (%s). Nothing taken is lost, no other trade waits; call support", n, last.TradeNo+last.RefundNo, last.Code)})
+	}
+	if link.Notice != nil {
+		at := link.Notice.StartsAt.In(ledgercache.Shanghai).Format("15:04")
+		list = append(list, Warning{"LEDGER_WILL_CLOSE", "账本中心 " + at + " 起维护，之后自动恢复。" + link.Notice.Text, "The ledger will close at " + at + " and come back by itself. " + link.Notice.TextEN})
+	}
+	return list
 }
 
 // clockWarnings say when the machine's own clock is wrong: payments are not touched by it, the next restart may be.

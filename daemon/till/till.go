@@ -43,6 +43,25 @@ type LinkState struct {
 	Reason string // a stable code while the line is down
 	Text   string // the same for people
 	TextEN string
+	Aside  []SetAside // messages that the ledger has definitely refused, oldest first
+	Notice *Notice    // what the ledger has announced; nil for nothing
+}
+
+// SetAside is a message that the ledger has definitely refused. It holds up no other; its trade goes on by its schedule.
+type SetAside struct {
+	At       time.Time `json:"at"`
+	TradeNo  string    `json:"trade_no,omitempty"`
+	RefundNo string    `json:"refund_no,omitempty"`
+	Op       string    `json:"op"`
+	Code     string    `json:"code"`
+	Detail   string    `json:"detail"`
+}
+
+// Notice is a time at which the ledger will close.
+type Notice struct {
+	StartsAt time.Time
+	Text     string
+	TextEN   string
 }
 
 // Link is the line to the ledger.

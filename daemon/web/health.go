@@ -38,16 +38,16 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	open, err := s.till.Book().OpenTrades()
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
 	unknown := 0
-	for _, p := range open {
+	err = s.till.Book().EachOpen(func(p payment.Payment) error {
 		if p.State == payment.Unknown {
 			unknown++
 		}
+		return nil
+	})
+	if err != nil {
+		s.fail(w, r, err)
+		return
 	}
 	up := 0
 	if t.Link.State == "up" {

@@ -260,13 +260,10 @@ func (c *counts) start(book *ledgercache.Book) {
 		return
 	}
 	c.primed = true
-	list, err := book.OpenTrades()
-	if err != nil {
-		return
-	}
-	for _, p := range list {
+	_ = book.EachOpen(func(p payment.Payment) error { // a book that cannot be read counts from here on
 		c.open[p.TradeNo] = struct{}{}
-	}
+		return nil
+	})
 }
 
 // note counts p once, when it ends. A trade that was refused in the step that opened it was never seen open: it is known

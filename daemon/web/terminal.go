@@ -7,6 +7,7 @@ import (
 	"yupos/daemon/auth"
 	"yupos/daemon/till"
 	"yupos/ledgercache"
+	"yupos/ledgercache/payment"
 )
 
 type terminalOutput struct{ Body till.Terminal }
@@ -54,14 +55,12 @@ func (s *Server) terminal(context.Context, *struct{}) (*terminalOutput, error) {
 func (s *Server) sync(ctx context.Context, _ *struct {
 	Body *actRequest `required:"false"`
 }) (*terminalOutput, error) {
-	open, err := s.till.Book().OpenTrades()
+	err := s.till.Book().EachOpen(func(p payment.Payment) error {
+		_, err := s.till.Trade(p.OutTradeNo)
+		return err
+	})
 	if err != nil {
 		return nil, err
-	}
-	for _, p := range open {
-		if _, err := s.till.Trade(p.OutTradeNo); err != nil {
-			return nil, err
-		}
 	}
 	return s.terminal(ctx, nil)
 }

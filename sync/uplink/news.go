@@ -218,6 +218,16 @@ func (u *Uplink) Notice() Notice {
 	return u.notice
 }
 
+// endNotice forgets an announcement whose time has come: the ledger is there again.
+func (u *Uplink) endNotice() {
+	now := u.now()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !now.Before(u.notice.StartsAt) {
+		u.notice = Notice{}
+	}
+}
+
 // rest is how long the ledger wants to be left alone after a connection that ended at now: its announcement counts from
 // a minute before the time that it names.
 func (u *Uplink) rest(now time.Time) time.Duration {

@@ -213,12 +213,16 @@ func TestAfterMaintenanceTheTerminalComesBackWhenItIsOver(t *testing.T) {
 		ended := time.Now()
 		n.cut(false)
 		s.untilDown(ReasonClosed)
+		if notice := s.up.Notice(); notice.TextZH != "维护" {
+			t.Errorf("%+v", notice)
+		}
 		<-l.welcomed
 		if away := time.Since(ended); away < 300*time.Second || away > 361*time.Second {
 			t.Errorf("back after %v", away)
 		}
-		if notice := s.up.Notice(); notice.TextZH != "维护" {
-			t.Errorf("%+v", notice)
+		s.untilUp()
+		if notice := s.up.Notice(); notice != (Notice{}) {
+			t.Errorf("still announced: %+v", notice)
 		}
 	})
 }

@@ -99,6 +99,7 @@ func (u *Uplink) talk(ctx context.Context, conn Conn, welcome *wire.Welcome) err
 	}
 	t.changes = t.watch.C
 	defer func() { t.watch.Close(); t.timer.Stop() }()
+	u.endNotice()
 	u.set(true, reasonUp)
 	u.log.Info("line up", slog.Uint64("acked_sequence", welcome.AckedSequence), slog.Uint64("news", welcome.NewsSequence))
 	var ends sync.WaitGroup
