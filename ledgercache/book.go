@@ -102,6 +102,7 @@ type Book struct {
 	log     *slog.Logger
 	journal *journal.Journal
 	db      *badger.DB
+	known   *known // what the journal has told of; not used while the book reads only
 	started time.Time
 	before  map[string]int // pays without an answer that an earlier process has submitted → attempt
 	report  journal.Report

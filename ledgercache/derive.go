@@ -30,19 +30,22 @@ type derivation struct {
 	*spilling
 	head journal.Head
 	at   int64 // the latest time of a record, Unix milliseconds
+	// known is what the journal tells of, where it is asked for
+	known *known
+	keys  [][]byte
 }
 
 // derive folds the journal from its beginning up to a head. The caller closes what it gets.
-func (b *Book) derive(ctx context.Context, work string, upto journal.Head) (d *derivation, err error) {
-	return b.deriveIn(ctx, deriveMemory, work, upto)
+func (b *Book) derive(ctx context.Context, work string, upto journal.Head, tell *known) (d *derivation, err error) {
+	return b.deriveIn(ctx, deriveMemory, work, upto, tell)
 }
 
-func (b *Book) deriveIn(ctx context.Context, memory int, work string, upto journal.Head) (d *derivation, err error) {
+func (b *Book) deriveIn(ctx context.Context, memory int, work string, upto journal.Head, tell *known) (d *derivation, err error) {
 	s, err := newSpilling(b.opts.Dir, memory)
 	if err != nil {
 		return nil, err
 	}
-	d = &derivation{spilling: s}
+	d = &derivation{spilling: s, known: tell}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -67,6 +70,9 @@ func (b *Book) deriveIn(ctx context.Context, memory int, work string, upto journ
 		if err == nil {
 			_, err = fold(d, r)
 		}
+		if err == nil {
+			err = d.tell(r, seq, h)
+		}
 		if err != nil {
 			return fmt.Errorf("sequence %d: %w", seq, err)
 		}
@@ -80,6 +86,19 @@ func (b *Book) deriveIn(ctx context.Context, memory int, work string, upto journ
 		return d, fmt.Errorf("%w: sequence %d of the journal is not what it was", journal.ErrDamaged, upto.Sequence)
 	}
 	return d, nil
+}
+
+// tell adds what a record tells of to what is known.
+func (d *derivation) tell(r record, seq uint64, h journal.Head) error {
+	if d.known == nil {
+		return nil
+	}
+	keys, err := decisive(r)
+	if d.keys = append(d.keys, keys...); err == nil && seq == h.Sequence {
+		d.known.add(d.keys, h)
+		d.keys = nil
+	}
+	return err
 }
 
 func (b *Book) tellProgress(work string, done, total uint64) {
@@ -139,12 +158,19 @@ func (b *Book) loadNew(ctx context.Context) error {
 	}
 	began := time.Now()
 	head := b.journal.Head()
+	told, err := newKnown(fresh, b.opts.Key)
+	if err != nil {
+		return err
+	}
 	if head.Sequence > 0 {
-		d, err := b.derive(ctx, Rebuilding, head)
+		d, err := b.derive(ctx, Rebuilding, head, told)
 		if err != nil {
 			return err
 		}
 		err = b.load(ctx, fresh, d)
+		if err == nil {
+			err = told.save()
+		}
 		if err := errors.Join(err, d.close()); err != nil {
 			return err
 		}
@@ -152,6 +178,8 @@ func (b *Book) loadNew(ctx context.Context) error {
 			return err
 		}
 	}
+	told.dir = b.cacheDir()
+	b.known = told
 	b.log.Info("cache derived", slog.Uint64("records", head.Sequence), slog.Duration("took", time.Since(began)))
 	return syncDir(b.opts.Dir)
 }

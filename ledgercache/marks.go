@@ -2,6 +2,7 @@ package ledgercache
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 )
@@ -78,6 +79,11 @@ func writeDurable(path string, raw []byte) error {
 // closeCache closes Badger and then, if all went well, leaves the mark of a clean stop. The mark is written only when
 // Close has returned, so that a kill inside Close never passes as clean.
 func (b *Book) closeCache() error {
+	if b.Err() == nil {
+		if err := b.known.save(); err != nil { // a start reads the journal instead
+			b.log.Warn("known keys not written", slog.Any("err", err))
+		}
+	}
 	if err := b.closeDB(); err != nil || b.Err() != nil {
 		return err
 	}

@@ -302,7 +302,8 @@ func (t *tx) readCase(k *payment.Case, p payment.Payment, c Signed) (err error) 
 	return err
 }
 
-// replayed is step 7 of codes.md: this code, or this counter or a higher one, was submitted or accepted here.
+// replayed is step 7 of codes.md: this code, or this counter or a higher one, was submitted or accepted here. That it was
+// not is believed only where the journal has not told it.
 func (t *tx) replayed(text string, wallet []byte, counter uint32) (bool, error) {
 	hash := sha256.Sum256([]byte(text))
 	if spent, err := present(t.state, key(prefixSpent, hash[:])); err != nil || spent {
@@ -312,13 +313,16 @@ func (t *tx) replayed(text string, wallet []byte, counter uint32) (bool, error) 
 		return false, nil
 	}
 	highest, err := t.state.get(key(prefixWallet, wallet))
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	if err != nil || len(highest) != 4 {
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, err
 	}
-	return counter <= binary.BigEndian.Uint32(highest), nil
+	if len(highest) == 4 && counter <= binary.BigEndian.Uint32(highest) {
+		return true, nil
+	}
+	if used := counterKey(wallet, counter); t.book.known.has(used) { // but the cache has an older value
+		return false, t.book.doubt(used)
+	}
+	return false, nil
 }
 
 // accept signs the evidence and journals the acceptance with its paper.

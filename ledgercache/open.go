@@ -25,7 +25,7 @@ type meta struct {
 }
 
 // cacheFormat is the form of the derived state. A cache of another form is rebuilt.
-const cacheFormat = 4
+const cacheFormat = 5
 
 // rebuildGroup is how many records one transaction of a rebuild folds.
 const rebuildGroup = 64
@@ -44,12 +44,16 @@ func (b *Book) open(ctx context.Context) error {
 		return err
 	}
 	db, mark, cacheErr := b.openLeft(left)
+	reached, knownErr := b.openKnown()
+	if cacheErr == nil {
+		cacheErr = knownErr
+	}
 	if err := b.putRun(runMark{Suspect: left.Suspect}); err != nil {
 		return errors.Join(err, closeIf(db))
 	}
 	j, report, err := journal.Open(journal.Options{
 		Dir: b.journalDir(), Mirror: b.opts.Mirror, Key: b.opts.Key, TerminalID: b.opts.TerminalID, Log: b.log,
-		Witnesses: cacheWitness(mark), FS: b.opts.FS,
+		Witnesses: append(cacheWitness(mark), knownWitness(reached)...), FS: b.opts.FS,
 	})
 	if err != nil {
 		_ = closeIf(db) // the journal's error is the one that matters
@@ -114,14 +118,35 @@ func cacheWitness(mark appliedMark) []journal.Witness {
 	return []journal.Witness{{Name: "cache", Sequence: mark.Sequence, Hash: mark.Hash, HasHash: true}}
 }
 
+func knownWitness(reached journal.Head) []journal.Witness {
+	if reached.Sequence == 0 {
+		return nil
+	}
+	return []journal.Witness{{Name: "known", Sequence: reached.Sequence, Hash: reached.Hash, HasHash: true}}
+}
+
+// openKnown reads what was known at the last save.
+func (b *Book) openKnown() (reached journal.Head, err error) {
+	if b.known, err = newKnown(b.cacheDir(), b.opts.Key); err != nil {
+		return reached, err
+	}
+	if err := b.known.read(); err != nil {
+		return reached, err
+	}
+	return b.known.reached(), nil
+}
+
 // follow folds what the journal has behind the cache's mark.
 func (b *Book) follow(ctx context.Context, mark appliedMark) error {
 	head := b.journal.Head()
 	if mark.Sequence > 0 && (mark.Epoch != head.Epoch || mark.Sequence > head.Sequence) {
 		return fmt.Errorf("%w: sequence %d of another history", errCacheStale, mark.Sequence)
 	}
-	if mark.Sequence > 0 && !b.markIsTrue(mark) {
+	if mark.Sequence > 0 && !b.isTrue(mark.Sequence, mark.Hash) {
 		return fmt.Errorf("%w: other content at sequence %d", errCacheStale, mark.Sequence)
+	}
+	if err := b.followKnown(ctx, mark.Sequence); err != nil {
+		return err
 	}
 	if err := b.putMeta(); err != nil {
 		return fmt.Errorf("%w: %w", errCacheStale, err)
@@ -138,15 +163,54 @@ func (b *Book) follow(ctx context.Context, mark appliedMark) error {
 // followAtMost is how many records are folded into a cache one by one. Above that, deriving it anew is as fast.
 const followAtMost = 50_000
 
-// markIsTrue compares the cache's mark with the journal's own head at that sequence.
-func (b *Book) markIsTrue(mark appliedMark) bool {
-	stop := errors.New("seen")
+// isTrue compares what is said of a head with the journal's own head at that sequence.
+func (b *Book) isTrue(sequence uint64, hash [32]byte) bool {
 	same := false
-	err := b.journal.Read(mark.Sequence, func(_ uint64, h journal.Head, _ []byte) error {
-		same = h.Sequence == mark.Sequence && h.Hash == mark.Hash
-		return stop
+	err := b.journal.Read(sequence, func(_ uint64, h journal.Head, _ []byte) error {
+		same = h.Sequence == sequence && h.Hash == hash
+		return errReached
 	})
-	return errors.Is(err, stop) && same
+	return errors.Is(err, errReached) && same
+}
+
+// followKnown adds what the journal tells behind the last save. What is behind the cache's own mark is added as it is folded.
+func (b *Book) followKnown(ctx context.Context, upto uint64) error {
+	at, head := b.known.reached(), b.journal.Head()
+	switch {
+	case at.Sequence > 0 && (at.Epoch != head.Epoch || at.Sequence > head.Sequence || !b.isTrue(at.Sequence, at.Hash)):
+		return fmt.Errorf("%w: known keys up to sequence %d of another history", errCacheStale, at.Sequence)
+	case at.Sequence >= upto:
+		return nil
+	case upto-at.Sequence > followAtMost:
+		return fmt.Errorf("%w: known keys %d records behind", errCacheStale, upto-at.Sequence)
+	}
+	var keys [][]byte
+	err := b.journal.Read(at.Sequence+1, func(seq uint64, h journal.Head, raw []byte) error {
+		if seq > upto {
+			return errReached
+		}
+		told, err := toldBy(raw)
+		if err != nil {
+			return fmt.Errorf("sequence %d: %w", seq, err)
+		}
+		if keys = append(keys, told...); seq == h.Sequence {
+			b.known.add(keys, h)
+			keys = nil
+		}
+		return ctx.Err()
+	})
+	if errors.Is(err, errReached) {
+		return nil
+	}
+	return err
+}
+
+func toldBy(raw []byte) ([][]byte, error) {
+	r, err := decodeRecord(raw)
+	if err != nil {
+		return nil, err
+	}
+	return decisive(r)
 }
 
 // folding derives state in transactions of rebuildGroup records. A transaction ends only where a batch ends, so that the
@@ -155,6 +219,7 @@ type folding struct {
 	book    *Book
 	txn     *badger.Txn
 	head    journal.Head
+	keys    [][]byte
 	at      int64 // the latest time of a record
 	pending int
 	folded  uint64
@@ -186,6 +251,11 @@ func (b *Book) foldFrom(ctx context.Context, from uint64) error {
 		if _, err := fold(onDisk{f.txn}, r); err != nil {
 			return fmt.Errorf("sequence %d: %w", seq, err)
 		}
+		keys, err := decisive(r)
+		if err != nil {
+			return fmt.Errorf("sequence %d: %w", seq, err)
+		}
+		f.keys = append(f.keys, keys...)
 		f.pending++
 		f.folded++
 		f.head, f.at = h, latest(f.at, r)
@@ -210,7 +280,10 @@ func (f *folding) flush(last uint64) error {
 	if err := f.txn.Commit(); err != nil {
 		return err
 	}
-	f.txn, f.pending = f.book.db.NewTransaction(true), 0
+	if f.book.known.reached().Sequence < f.head.Sequence {
+		f.book.known.add(f.keys, f.head)
+	}
+	f.txn, f.pending, f.keys = f.book.db.NewTransaction(true), 0, nil
 	if time.Since(f.told) > time.Second {
 		f.told = time.Now()
 		f.book.log.Info("cache follows the journal", slog.Uint64("sequence", f.head.Sequence), slog.Uint64("of", last))
@@ -255,7 +328,8 @@ func (b *Book) closeDB() error {
 	return db.Close()
 }
 
-// cacheOptions is the option set that storage.md A1 measured, without SyncWrites: the journal is the truth.
+// cacheOptions is the option set that storage.md A1 measured, without SyncWrites: the journal is the truth. A block is checked
+// when it is read, so that damage of an open cache may hide a value and never changes one; known tells what may not be hidden.
 func cacheOptions(dir string, key [32]byte) (badger.Options, error) {
 	cacheKey, err := hkdf.Key(sha256.New, key[:], nil, "yupos-cache-v1", 32)
 	if err != nil {
@@ -266,7 +340,7 @@ func cacheOptions(dir string, key [32]byte) (badger.Options, error) {
 		WithNumCompactors(2).WithBaseTableSize(1 << 20).WithBaseLevelSize(8 << 20).
 		WithValueLogFileSize(1 << 20).WithValueThreshold(maxValue).
 		WithBlockCacheSize(2 << 20).WithIndexCacheSize(4 << 20).
-		WithCompression(options.Snappy).WithChecksumVerificationMode(options.NoVerification).
+		WithCompression(options.Snappy).WithChecksumVerificationMode(options.OnBlockRead).
 		WithMetricsEnabled(false).WithNumGoroutines(1).WithDetectConflicts(false).
 		WithEncryptionKey(cacheKey).WithLoggingLevel(badger.ERROR).WithLogger(nil)
 	o.TableSizeMultiplier = 1

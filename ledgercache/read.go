@@ -10,18 +10,24 @@ import (
 	"yupos/ledgercache/payment"
 )
 
-// view reads the state of one moment.
-func (b *Book) view(read func(state) error) error {
+// view reads the state of one moment. A table that cannot be read any more is damage, not the end of the process.
+func (b *Book) view(read func(state) error) (err error) {
 	if b.reading != nil {
 		return b.reading.view(read)
 	}
-	return b.db.View(func(txn *badger.Txn) error { return read(onDisk{txn}) })
+	defer func() {
+		if errors.Is(err, errTable) {
+			b.seal(err)
+		}
+	}()
+	defer caught(&err)()
+	return b.db.View(func(txn *badger.Txn) error { return read(proved{onDisk{txn}, b}) })
 }
 
 // Trade is the trade with the register's number, or ErrNotFound.
 func (b *Book) Trade(outTradeNo string) (p payment.Payment, err error) {
 	err = b.view(func(s state) error {
-		p, err = (&tx{state: s}).byOutTradeNo(outTradeNo)
+		p, err = (&tx{state: s, book: b}).byOutTradeNo(outTradeNo)
 		return err
 	})
 	return p, err
@@ -30,7 +36,7 @@ func (b *Book) Trade(outTradeNo string) (p payment.Payment, err error) {
 // ByTradeNo is the trade with our own number, or ErrNotFound.
 func (b *Book) ByTradeNo(tradeNo string) (p payment.Payment, err error) {
 	err = b.view(func(s state) error {
-		p, err = (&tx{state: s}).byTradeNo(tradeNo)
+		p, err = (&tx{state: s, book: b}).byTradeNo(tradeNo)
 		return err
 	})
 	return p, err
@@ -55,7 +61,7 @@ func (b *Book) OpenRefunds() (list []payment.Refund, err error) {
 // Refund is the refund with the register's number, or ErrNotFound.
 func (b *Book) Refund(outRefundNo string) (f payment.Refund, err error) {
 	err = b.view(func(s state) error {
-		f, err = (&tx{state: s}).byOutRefundNo(outRefundNo)
+		f, err = (&tx{state: s, book: b}).byOutRefundNo(outRefundNo)
 		return err
 	})
 	return f, err
@@ -166,7 +172,7 @@ func (b *Book) OpenPrints() (list []PrintJob, err error) {
 // Print is one print job, or ErrNotFound.
 func (b *Book) Print(jobID string) (j PrintJob, err error) {
 	err = b.view(func(s state) error {
-		j, err = (&tx{state: s}).print(jobID)
+		j, err = (&tx{state: s, book: b}).print(jobID)
 		return err
 	})
 	return j, err
@@ -175,7 +181,7 @@ func (b *Book) Print(jobID string) (j PrintJob, err error) {
 // ByRefundNo is the refund with our own number, or ErrNotFound.
 func (b *Book) ByRefundNo(refundNo string) (f payment.Refund, err error) {
 	err = b.view(func(s state) error {
-		f, err = (&tx{state: s}).byRefundNo(refundNo)
+		f, err = (&tx{state: s, book: b}).byRefundNo(refundNo)
 		return err
 	})
 	return f, err

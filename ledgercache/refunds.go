@@ -146,5 +146,5 @@ func (t *tx) byOutRefundNo(outRefundNo string) (f payment.Refund, err error) {
 	if err != nil {
 		return f, err
 	}
-	return f, get(t.state, key(prefixRefund, refund), &f)
+	return f, t.led(key(prefixRefund, refund), &f)
 }

@@ -132,6 +132,12 @@ func freeBytes(dir string) (uint64, error) {
 	return uint64(st.Bavail) * uint64(st.Bsize), nil
 }
 
+// tight reports whether there is room for nothing new.
+func (g *guard) tight() bool {
+	room := g.space().Room
+	return room == RoomFull || room == RoomNone
+}
+
 // look measures, gives the ballast back if that is needed, and answers what room there is now and whether that is new.
 func (g *guard) look() (s Space, changed bool) {
 	if g.idle() {

@@ -297,5 +297,14 @@ func (t *tx) byOutTradeNo(outTradeNo string) (p payment.Payment, err error) {
 	if err != nil {
 		return p, err
 	}
-	return p, get(t.state, key(prefixTrade, trade), &p)
+	return p, t.led(key(prefixTrade, trade), &p)
+}
+
+// led reads what an index leads to. That it is not there is damage, and no answer.
+func (t *tx) led(k []byte, into any) error {
+	err := get(t.state, k, into)
+	if errors.Is(err, ErrNotFound) && t.book != nil && t.book.reading == nil {
+		return t.book.doubt(k)
+	}
+	return err
 }

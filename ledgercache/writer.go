@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -26,6 +27,7 @@ type tx struct {
 	at      time.Time
 	timed   bool // a signed time is among the records
 	records [][]byte
+	keys    [][]byte // decisive ones that the records make present
 	changes []Change
 }
 
@@ -93,7 +95,13 @@ func (b *Book) waiting(first *step) (group []*step, next *step) {
 func (b *Book) group(steps []*step) {
 	b.measure()
 	t, accepted := b.decide(steps)
-	if err := b.commit(t); err != nil {
+	err := b.Err() // a step of the group may have found that the cache lies: then none of it was rightly decided
+	if err == nil {
+		err = b.commit(t)
+	} else {
+		t.badger.Discard()
+	}
+	if err != nil {
 		b.seal(err)
 		for _, s := range accepted {
 			s.err = b.Err()
@@ -121,7 +129,7 @@ func (b *Book) decide(steps []*step) (*tx, []*step) {
 			if err := b.Err(); err != nil {
 				s.err = err
 			} else {
-				s.err = s.decide(t)
+				s.err = b.decided(s, t)
 			}
 			switch {
 			case s.err == nil:
@@ -140,9 +148,21 @@ func (b *Book) decide(steps []*step) (*tx, []*step) {
 	}
 }
 
+// decided lets one step decide. A table that cannot be read any more seals the book.
+func (b *Book) decided(s *step, t *tx) (err error) {
+	defer func() {
+		if errors.Is(err, errTable) {
+			b.seal(err)
+			err = b.Err()
+		}
+	}()
+	defer caught(&err)()
+	return s.decide(t)
+}
+
 func (b *Book) begin() *tx {
 	txn := b.db.NewTransaction(true)
-	return &tx{book: b, state: onDisk{txn}, badger: txn, at: b.now()}
+	return &tx{book: b, state: proved{onDisk{txn}, b}, badger: txn, at: b.now()}
 }
 
 // commit makes the group durable and then visible.
@@ -163,7 +183,20 @@ func (b *Book) commit(t *tx) error {
 	if err := applied(t.badger); err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
+	b.known.add(t.keys, b.journal.Head())
+	b.saveKnown()
 	return nil
+}
+
+// saveKnown writes what is known when it is time. Without room, or on an error, it is tried again later: a start then has a
+// longer end of the journal to read.
+func (b *Book) saveKnown() {
+	if !b.known.due() || b.guard.tight() {
+		return
+	}
+	if err := b.known.save(); err != nil {
+		b.log.Warn("known keys not written", slog.Any("err", err))
+	}
 }
 
 // applyWithin bounds applying a group: Badger retries a flush that fails for ever, and a commit then never ends (storage.md 0.11).
@@ -201,6 +234,11 @@ func (t *tx) emit(kind recordKind, body any) error {
 	if err != nil {
 		return err
 	}
+	keys, err := decisive(r)
+	if err != nil {
+		return err
+	}
+	t.keys = append(t.keys, keys...)
 	t.records = append(t.records, raw)
 	t.changes = append(t.changes, changes...)
 	return nil
