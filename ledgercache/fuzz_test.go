@@ -115,7 +115,7 @@ func kindNames(k recordKind) bool {
 	switch k {
 	case recStarted, recShiftOpened, recShiftClosed, recDayClosed, recOpened, recSubmitted, recRejected, recAsked, recAnswered, recCancelWanted,
 		recExpired, recAccepted, recWithdrawn, recReceiptShown, recRefundOpened, recRefundAsked, recRefundAnswer, recReceiptRefused, recDigitsTyped,
-		recDigitsMatched, recPrintQueued, recPrintSent, recPrintDone, recAnchored, recNews, recLearned, recTime, recAlarm:
+		recDigitsMatched, recOrderShown, recPrintQueued, recPrintSent, recPrintDone, recAnchored, recNews, recLearned, recTime, recAlarm:
 		return true
 	}
 	return false

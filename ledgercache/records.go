@@ -34,6 +34,7 @@ const (
 	recReceiptRefused recordKind = 24
 	recDigitsTyped    recordKind = 25
 	recDigitsMatched  recordKind = 26
+	recOrderShown     recordKind = 27
 	recPrintQueued    recordKind = 30
 	recPrintSent      recordKind = 31
 	recPrintDone      recordKind = 32
@@ -164,6 +165,8 @@ func kindOf(e payment.Event) recordKind {
 		return recCancelWanted
 	case payment.Expired:
 		return recExpired
+	case payment.OrderShown:
+		return recOrderShown
 	case payment.Accepted:
 		return recAccepted
 	case payment.Withdrawn:
@@ -197,6 +200,8 @@ func eventOf(r record) (e payment.Event, ok bool, err error) {
 		e, err = body[payment.CancelWanted](r)
 	case recExpired:
 		e, err = body[payment.Expired](r)
+	case recOrderShown:
+		e, err = body[payment.OrderShown](r)
 	case recAccepted:
 		e, err = body[payment.Accepted](r)
 	case recWithdrawn:

@@ -178,6 +178,24 @@ func (b *Book) Expire(ctx context.Context, tradeNo string) (payment.Payment, err
 	return b.event(ctx, payment.Expired{TradeNo: tradeNo})
 }
 
+// ShowAgain shows an ORDER again that expired: the same number and amount, with a later expiry. It fails with
+// payment.ErrIllegalMove once a reversal was wished for or has left, and as OpenTrade does.
+func (b *Book) ShowAgain(ctx context.Context, tradeNo, orderText string, expires time.Time) (payment.Payment, error) {
+	return b.change(ctx, tradeNo, func(t *tx, p payment.Payment) error {
+		e := payment.OrderShown{TradeNo: tradeNo, OrderText: orderText, ExpiresAt: expires}
+		if _, err := payment.Apply(p, e, t.at); err != nil {
+			return err
+		}
+		if err := t.takesNew(); err != nil {
+			return err
+		}
+		if _, err := t.state.get(keyCounter); err == nil {
+			return ErrCounterBusy
+		}
+		return t.emit(recOrderShown, e)
+	})
+}
+
 // RecordAsk makes durable that a message about the trade is about to leave. With payment.ErrIllegalMove it must not leave.
 func (b *Book) RecordAsk(ctx context.Context, tradeNo string, op payment.Op, reason payment.Reason) (payment.Payment, error) {
 	return b.event(ctx, payment.Asked{TradeNo: tradeNo, Op: op, Reason: reason})

@@ -8,6 +8,7 @@ import (
 
 	"yupos/devices/display"
 	"yupos/devices/paycode"
+	"yupos/ledgercache"
 	"yupos/ledgercache/money"
 	"yupos/ledgercache/payment"
 )
@@ -167,4 +168,45 @@ func TestTypedDigitsSettleUpToTheirLimit(t *testing.T) {
 	}
 	_, err = c.ConfirmDigits(c.ctx, "A3", wrong, "op1")
 	refusedAs(t, err, "DIGITS_LOCKED")
+}
+
+func TestAnExpiredOrderIsShownAgainUnderItsNumberWithALaterExpiry(t *testing.T) {
+	c := newCounter(t)
+	c.pinReceipts()
+	c.line.down.Store(true)
+	c.run()
+	first := c.order("A1", 1250)
+	same, replayed, err := c.Precreate(c.ctx, Sale{OutTradeNo: "A1", TotalFen: 1250})
+	if err != nil || !replayed || same.OrderText != first.OrderText {
+		t.Fatalf("a repeat while it shows: %+v, %v", same, err)
+	}
+	c.clock.pass(payment.OrderFor)
+	c.wake()
+	c.until("expired", func() bool { return c.trade("A1").State == payment.Unknown })
+	again, replayed, err := c.Precreate(c.ctx, Sale{OutTradeNo: "A1", TotalFen: 1250})
+	if err != nil || !replayed || again.TradeNo != first.TradeNo || again.TotalFen != first.TotalFen || again.State != payment.NotPay ||
+		!again.ExpiresAt.After(first.ExpiresAt) || again.OrderText == first.OrderText || c.holds() != first.TradeNo {
+		t.Fatalf("%+v, %v", again, err)
+	}
+	if _, _, err := c.Precreate(c.ctx, Sale{OutTradeNo: "A1", TotalFen: 1251}); !errors.Is(err, ledgercache.ErrOutTradeNoUsed) {
+		t.Errorf("another amount: %v", err)
+	}
+	// The customer paid the first code late, or the second: one receipt settles the one order.
+	p, err := c.ConfirmReceipt(c.ctx, "A1", c.receiptOf(again, nil))
+	if err != nil || p.State != payment.Success {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+func TestAnOrderThatIsBeingReversedIsNotShownAgain(t *testing.T) {
+	c := newCounter(t)
+	c.line.down.Store(true)
+	c.order("A1", 1250)
+	if _, err := c.Cancel(c.ctx, "A1", "anna"); err != nil {
+		t.Fatal(err)
+	}
+	p, replayed, err := c.Precreate(c.ctx, Sale{OutTradeNo: "A1", TotalFen: 1250})
+	if err != nil || !replayed || p.State != payment.Unknown || !p.Reversing {
+		t.Errorf("%+v, %v", p, err)
+	}
 }

@@ -1,6 +1,7 @@
 package till
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -66,8 +67,9 @@ func (s Sale) open(mode payment.Mode, verb string) ledgercache.New {
 	}
 }
 
-// Precreate shows an ORDER for the customer to pay, for payment.OrderFor. It answers at once, line up or down. It fails
-// as Pay does.
+// Precreate shows an ORDER for the customer to pay, for payment.OrderFor. It answers at once, line up or down. A repeat of the
+// same request answers the recorded trade; one that expired meanwhile, and was not reversed, is shown again under its number
+// with a later expiry. It fails as Pay does.
 func (t *Till) Precreate(ctx context.Context, s Sale) (p payment.Payment, replayed bool, err error) {
 	if err := s.TotalFen.CheckPayable(); err != nil {
 		return p, false, err
@@ -76,12 +78,23 @@ func (t *Till) Precreate(ctx context.Context, s Sale) (p payment.Payment, replay
 	n := s.open(payment.ByOrder, "precreate")
 	n.TradeNo = ledgercache.NewTradeNo(now)
 	n.ExpiresAt = now.Add(payment.OrderFor).UTC().Truncate(time.Second) // whole seconds: what the code says
+	shown, err := t.book.Trade(s.OutTradeNo)
+	again := err == nil && shown.MayShowAgain() && bytes.Equal(shown.BodyHash, n.BodyHash)
+	if again {
+		n.TradeNo = shown.TradeNo
+	}
 	n.OrderText, err = paycode.MakeOrder(paycode.Order{
 		MerchantID: t.o.Shop.MerchantID, TerminalID: t.o.Shop.TerminalID, MCC: t.o.Shop.MCC, MerchantName: t.o.Shop.Name,
 		ULID: n.TradeNo, AmountFen: s.TotalFen, Expires: uint32(n.ExpiresAt.Unix()),
 	}, t.o.Key)
 	if err != nil {
 		return p, false, err
+	}
+	if again {
+		p, err = t.book.ShowAgain(ctx, n.TradeNo, n.OrderText, n.ExpiresAt)
+		if !errors.Is(err, payment.ErrIllegalMove) { // else its end came first: it is answered as it is
+			return p, true, err
+		}
 	}
 	return t.book.OpenTrade(ctx, n)
 }

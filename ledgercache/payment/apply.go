@@ -102,6 +102,14 @@ type Expired struct {
 	TradeNo string `cbor:"1,keyasint"`
 }
 
+// OrderShown shows an ORDER again that expired and was not reversed, with a later expiry: UNKNOWN by order → NOTPAY. Number
+// and amount stay, so that at most one of the codes is ever paid (codes.md, ORDER).
+type OrderShown struct {
+	TradeNo   string    `cbor:"1,keyasint"`
+	OrderText string    `cbor:"2,keyasint"`
+	ExpiresAt time.Time `cbor:"3,keyasint"`
+}
+
 // Accepted takes the money on signed evidence alone: NOTPAY (not by order) → ACCEPTED_OFFLINE; UNKNOWN, USERPAYING →
 // ACCEPTED_OFFLINE where a SIGNED code was sent, nobody wants it reversed and no reversal has started (转离线受理).
 type Accepted struct {
@@ -175,6 +183,7 @@ func (e Answered) trade() string     { return e.TradeNo }
 func (e CancelWanted) trade() string { return e.TradeNo }
 func (e Expired) trade() string      { return e.TradeNo }
 
+func (e OrderShown) trade() string     { return e.TradeNo }
 func (e Accepted) trade() string       { return e.TradeNo }
 func (e Withdrawn) trade() string      { return e.TradeNo }
 func (e ReceiptShown) trade() string   { return e.TradeNo }
@@ -216,6 +225,8 @@ func Apply(p Payment, e Event, at time.Time) (Payment, error) {
 		return cancel(p, at)
 	case Expired:
 		return expire(p, at)
+	case OrderShown:
+		return showAgain(p, e, at)
 	case Accepted:
 		return accept(p, e, at)
 	case Withdrawn:
@@ -461,6 +472,20 @@ func cancel(p Payment, at time.Time) (Payment, error) {
 		return p, illegal(p, CancelWanted{})
 	}
 	return p, illegal(p, CancelWanted{})
+}
+
+// MayShowAgain reports whether an ORDER that expired may be shown again: no reversal was wished for or has left.
+func (p Payment) MayShowAgain() bool {
+	return p.Mode == ByOrder && p.State == Unknown && p.Reason == ReasonExpired && !p.Reversing && !p.ReversalStarted()
+}
+
+func showAgain(p Payment, e OrderShown, at time.Time) (Payment, error) {
+	if !p.MayShowAgain() || e.OrderText == "" || !e.ExpiresAt.After(at) {
+		return p, illegal(p, e)
+	}
+	p.State, p.Reason, p.OrderText, p.ExpiresAt = NotPay, "", e.OrderText, e.ExpiresAt
+	p.LastOp, p.AskedSince = OpNone, time.Time{} // the ledger is told of it anew
+	return p, nil
 }
 
 func expire(p Payment, at time.Time) (Payment, error) {

@@ -205,7 +205,7 @@ func TestNoEventUndoesAFinalState(t *testing.T) {
 }
 
 func drawEvent(t *rapid.T, now time.Time) Event {
-	switch rapid.IntRange(0, 11).Draw(t, "event") {
+	switch rapid.IntRange(0, 12).Draw(t, "event") {
 	case 6:
 		return Accepted{TradeNo: trade, Code: "c", Spent: []byte{1}, Wallet: []byte{2}, ScannedAt: now, Accept: []byte{3}}
 	case 7:
@@ -216,6 +216,8 @@ func drawEvent(t *rapid.T, now time.Time) Event {
 		return ReceiptRefused{TradeNo: trade, Reason: "PAID_AFTER_EXPIRY"}
 	case 10:
 		return DigitsTyped{TradeNo: trade}
+	case 12:
+		return OrderShown{TradeNo: trade, OrderText: "again", ExpiresAt: now.Add(OrderFor)}
 	case 11:
 		return DigitsMatched{TradeNo: trade, At: now}
 	case 0:

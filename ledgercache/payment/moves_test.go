@@ -94,7 +94,8 @@ func moves() []struct {
 		{"Submitted", sentSigned()}, {"Rejected", Rejected{TradeNo: trade, Reason: "CODE_EXPIRED"}},
 		{"Asked pay", asks(OpPay)}, {"Asked order", asks(OpOrder)}, {"Asked query", asks(OpQuery)}, {"Asked reverse", asks(OpReverse)},
 		{"Asked upload", asks(OpUpload)}, {"CancelWanted", CancelWanted{TradeNo: trade}}, {"Expired, early", Expired{TradeNo: trade}},
-		{"Expired", Expired{TradeNo: trade}}, {"Accepted", accepted()}, {"Withdrawn", Withdrawn{TradeNo: trade}}, {"ReceiptShown", receipt()},
+		{"Expired", Expired{TradeNo: trade}},
+		{"OrderShown", OrderShown{TradeNo: trade, OrderText: "again", ExpiresAt: t0.Add(2 * OrderFor)}}, {"Accepted", accepted()}, {"Withdrawn", Withdrawn{TradeNo: trade}}, {"ReceiptShown", receipt()},
 		{"ReceiptRefused", ReceiptRefused{TradeNo: trade, Reason: "PAID_AFTER_EXPIRY"}}, {"DigitsTyped", DigitsTyped{TradeNo: trade}},
 		{"DigitsMatched", DigitsMatched{TradeNo: trade, At: t0.Add(5 * time.Second)}},
 	}

@@ -137,7 +137,7 @@ func (s Set) Check() error {
 func Postings(before Payment, e Event, after Payment) (Set, error) {
 	var s Set
 	switch e.(type) {
-	case Opened, Submitted, Rejected, Asked, CancelWanted, Expired, Withdrawn, ReceiptRefused, DigitsTyped:
+	case Opened, Submitted, Rejected, Asked, CancelWanted, Expired, OrderShown, Withdrawn, ReceiptRefused, DigitsTyped:
 		// Wishes, questions and refusals: no money has moved.
 	case Accepted:
 		s = s.memo(Day(after.AcceptedAt), Exposed, after.TotalFen)

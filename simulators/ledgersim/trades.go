@@ -290,6 +290,9 @@ func (l *Ledger) register(terminalID string, m *wire.Order) (out wire.Outcome, e
 			if t.OutTradeNo == "" {
 				t.OutTradeNo = m.OutTradeNo
 			}
+			if expires := time.UnixMilli(int64(m.ExpiresAt)).UTC(); t.State == wire.StateNotPay && expires.After(t.ExpiresAt) {
+				t.ExpiresAt = expires // shown again
+			}
 			return nil
 		}
 		term, err := l.terminalOf(txn, terminalID)
