@@ -11,7 +11,9 @@ type Link struct {
 	LatencyMS *int     `json:"latency_ms"`
 	Loss      *float64 `json:"loss"`      // probability that the connection is cut instead of delivering a message
 	Duplicate *float64 `json:"duplicate"` // probability that a message is worked on and answered twice
-	Reorder   *float64 `json:"reorder"`   // probability that an answer is held back behind later ones
+	Reorder   *float64 `json:"reorder"`   // probability that a message, or its answer, is held back behind later ones, of later connections too
+	CutAfter  *float64 `json:"cut_after"` // probability that the connection is cut when a request was carried out, before its answer
+	HalfOpen  *bool    `json:"half_open"` // every connection stays open and nothing passes, either way; afterwards it arrives late
 }
 
 // linkState is how the network is.
@@ -21,6 +23,8 @@ type linkState struct {
 	Loss      float64 `json:"loss"`
 	Duplicate float64 `json:"duplicate"`
 	Reorder   float64 `json:"reorder"`
+	CutAfter  float64 `json:"cut_after"`
+	HalfOpen  bool    `json:"half_open"`
 }
 
 // SetLink changes the network and answers how it then is. Down closes every connection and lets no new one in.
@@ -31,8 +35,11 @@ func (l *Ledger) SetLink(to Link) linkState {
 	set(&l.link.Loss, to.Loss)
 	set(&l.link.Duplicate, to.Duplicate)
 	set(&l.link.Reorder, to.Reorder)
+	set(&l.link.CutAfter, to.CutAfter)
+	set(&l.link.HalfOpen, to.HalfOpen)
 	state := l.link
 	l.mu.Unlock()
+	l.ice.set(state.HalfOpen)
 	if !state.Up {
 		l.hangUp()
 	}
@@ -56,7 +63,7 @@ type Fault struct {
 
 var (
 	faultOps     = []string{"pay", "query", "reverse", "refund", "upload", "order", "enroll"}
-	faultActions = []string{"decline", "drop_request", "drop_reply", "delay", "duplicate", "error"}
+	faultActions = []string{"decline", "drop_request", "drop_reply", "delay", "duplicate", "error", "cut_reply"}
 )
 
 // AddFault adds a fault and answers all, or a refusal for one that makes no sense.
@@ -108,15 +115,19 @@ func (l *Ledger) takeFault(op, action string) *Fault {
 
 // fate is what happens to one message.
 type fate struct {
-	before, after                            time.Duration
-	cut, dropRequest, dropReply, twice, fail bool
+	before, after                                      time.Duration
+	late                                               time.Duration // it is carried out so much later, whatever has become of its connection
+	cut, cutAfter, dropRequest, dropReply, twice, fail bool
 }
 
 // defaultDelay is how late an answer is that a fault delays without saying how long.
 const defaultDelay = 5 * time.Second
 
-// reorderDelay lets later answers overtake.
-const reorderDelay = 300 * time.Millisecond
+// reorderDelay lets later answers overtake, lateDelay lets messages of the next connection do so.
+const (
+	reorderDelay = 300 * time.Millisecond
+	lateDelay    = 1500 * time.Millisecond
+)
 
 func (l *Ledger) fateOf(op string) fate {
 	l.mu.Lock()
@@ -125,8 +136,12 @@ func (l *Ledger) fateOf(op string) fate {
 	f := fate{before: latency / 2, after: latency / 2}
 	f.cut = l.random.Float64() < l.link.Loss
 	f.twice = l.random.Float64() < l.link.Duplicate
+	f.cutAfter = l.random.Float64() < l.link.CutAfter || l.takeFault(op, "cut_reply") != nil
 	if l.random.Float64() < l.link.Reorder {
 		f.after += reorderDelay
+	}
+	if l.random.Float64() < l.link.Reorder/2 {
+		f.late = lateDelay
 	}
 	f.dropRequest = l.takeFault(op, "drop_request") != nil
 	f.dropReply = l.takeFault(op, "drop_reply") != nil

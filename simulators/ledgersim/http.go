@@ -335,7 +335,7 @@ func (l *Ledger) postLink(r *http.Request) (any, error) {
 	if err := decode(r, &in); err != nil {
 		return nil, err
 	}
-	for _, p := range []*float64{in.Loss, in.Duplicate, in.Reorder} {
+	for _, p := range []*float64{in.Loss, in.Duplicate, in.Reorder, in.CutAfter} {
 		if p != nil && (*p < 0 || *p > 1) {
 			return nil, refusal("MALFORMED_REQUEST")
 		}

@@ -50,6 +50,8 @@ type Ledger struct {
 	conns   map[string]*conn // by terminal
 	closed  session          // for maintenance
 	link    linkState
+	ice     ice
+	waits   waits
 	faults  []*Fault
 	slow    map[string]slow // addresses that sent wrong activation codes
 	closing sync.Once
@@ -71,7 +73,9 @@ func Open(o Options) (*Ledger, error) {
 	}
 	l := &Ledger{
 		o: o, log: o.Log, conns: map[string]*conn{}, link: linkState{Up: true}, role: map[string]ed25519.PrivateKey{},
+		waits: defaultWaits,
 	}
+	l.ice.changed = sync.NewCond(&l.ice.mu)
 	if err := l.open(); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("open ledger: %w", err)
@@ -185,7 +189,7 @@ func (g gate) Accept() (net.Conn, error) {
 		up := g.ledger.link.Up
 		g.ledger.mu.Unlock()
 		if up {
-			return c, nil
+			return &frozen{Conn: c, ice: &g.ledger.ice}, nil
 		}
 		c.Close()
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/gorilla/websocket"
@@ -19,14 +20,18 @@ import (
 	"yupos/sync/wire"
 )
 
+// waits are how long a terminal may take.
+type waits struct {
+	write, hello, read time.Duration
+}
+
+var defaultWaits = waits{write: 5 * time.Second, hello: 10 * time.Second, read: 45 * time.Second}
+
 // The limits of a connection.
 const (
-	writeWait  = 5 * time.Second
-	helloWait  = 10 * time.Second
 	pingEvery  = 20 * time.Second // what the terminal is told: it must be heard at least this often
-	readWait   = 45 * time.Second
-	maxAtOnce  = 64 // messages of one terminal in work; more wait in the socket
-	newsAtOnce = 64 // results read from the store together
+	maxAtOnce  = 64               // messages of one terminal in work; more wait in the socket
+	newsAtOnce = 64               // results read from the store together
 )
 
 // conn is one terminal's connection. Writes take turns.
@@ -69,10 +74,20 @@ func (c *conn) send(re uint64, body any) error {
 	}
 	c.write.Lock()
 	defer c.write.Unlock()
-	if err := c.ws.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
-		return err
+	err = c.ws.SetWriteDeadline(time.Now().Add(c.ledger.waits.write))
+	if err == nil {
+		err = c.ws.WriteMessage(websocket.TextMessage, data)
 	}
-	return c.ws.WriteMessage(websocket.TextMessage, data)
+	if err != nil {
+		c.close() // a terminal that does not read is a dead one
+	}
+	return err
+}
+
+// end says why the connection ends, and ends it.
+func (c *conn) end(code int, why string) {
+	c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, why), time.Now().Add(c.ledger.waits.write))
+	c.close()
 }
 
 var upgrader = websocket.Upgrader{Subprotocols: []string{wire.Subprotocol}, ReadBufferSize: 4096, WriteBufferSize: 4096, HandshakeTimeout: 5 * time.Second}
@@ -90,7 +105,7 @@ func (l *Ledger) serveTerminal(w http.ResponseWriter, r *http.Request) {
 	c := &conn{ws: ws, ledger: l, slots: make(chan struct{}, maxAtOnce), wake: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 	defer c.close()
 	if ws.Subprotocol() != wire.Subprotocol {
-		ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseProtocolError, "subprotocol"), time.Now().Add(writeWait))
+		ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseProtocolError, "subprotocol"), time.Now().Add(l.waits.write))
 		return
 	}
 	ws.SetReadLimit(wire.MaxFrame)
@@ -110,7 +125,7 @@ func (l *Ledger) serveTerminal(w http.ResponseWriter, r *http.Request) {
 
 // hello takes the first message, which must be a Hello of the certificate's terminal.
 func (c *conn) hello(cert *x509.Certificate) error {
-	c.ws.SetReadDeadline(time.Now().Add(helloWait))
+	c.ws.SetReadDeadline(time.Now().Add(c.ledger.waits.hello))
 	_, data, err := c.ws.ReadMessage()
 	if err != nil {
 		return err
@@ -348,11 +363,11 @@ func (l *Ledger) forget(c *conn) {
 func (c *conn) listen(ctx context.Context) {
 	alive := func(string) error {
 		c.hear()
-		return c.ws.SetReadDeadline(time.Now().Add(readWait))
+		return c.ws.SetReadDeadline(time.Now().Add(c.ledger.waits.read))
 	}
 	c.ws.SetPingHandler(func(data string) error {
 		alive("")
-		err := c.ws.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(writeWait))
+		err := c.ws.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(c.ledger.waits.write))
 		if errors.Is(err, websocket.ErrCloseSent) {
 			return nil
 		}
@@ -363,8 +378,15 @@ func (c *conn) listen(ctx context.Context) {
 	defer work.Wait()
 	for {
 		alive("")
-		_, data, err := c.ws.ReadMessage()
-		if err != nil {
+		kind, data, err := c.ws.ReadMessage()
+		switch {
+		case err != nil:
+			return
+		case kind != websocket.TextMessage:
+			c.end(websocket.CloseUnsupportedData, "text only")
+			return
+		case !utf8.Valid(data):
+			c.end(websocket.CloseInvalidFramePayloadData, "no UTF-8")
 			return
 		}
 		c.slots <- struct{}{}
@@ -396,6 +418,8 @@ func (c *conn) work(ctx context.Context, data []byte) {
 		return
 	case fate.dropRequest:
 		return
+	case fate.late > 0: // it was on its way while its connection ended
+		time.Sleep(fate.late)
 	case fate.fail:
 		c.send(frame.ID, wire.Refused{Code: wire.RefusedInternal, Detail: "simulated error", RetryAfterMillis: 1000})
 		return
@@ -405,6 +429,10 @@ func (c *conn) work(ctx context.Context, data []byte) {
 	c.ledger.log.Debug("carried out", slog.String("type", frame.Type), slog.Duration("took", time.Since(start)))
 	if fate.twice {
 		answer = c.ledger.reply(c.terminal, body)
+	}
+	if fate.cutAfter {
+		c.close()
+		return
 	}
 	if parts, ok := answer.([]wire.News); ok { // the one answer of several frames
 		for _, part := range parts {
