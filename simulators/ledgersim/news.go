@@ -385,6 +385,9 @@ func (l *Ledger) postPolicy(r *http.Request) (any, error) {
 	}
 	var p policy
 	err := l.publish(func(txn *badger.Txn) error {
+		if err := l.renew(txn); err != nil { // there may be none yet
+			return err
+		}
 		if err := l.newest(txn, wire.TopicPolicy, &p); err != nil {
 			return err
 		}
