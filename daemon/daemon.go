@@ -46,8 +46,10 @@ type Daemon struct {
 	log  *slog.Logger
 	book *ledgercache.Book
 	time *clockKeeper
-	line *uplink.Uplink
-	till *till.Till
+
+	renewal *renewal
+	line    *uplink.Uplink
+	till    *till.Till
 
 	scanner *scanner.Scanner // nil where the counter has none
 	printer *printer.Printer
@@ -103,6 +105,8 @@ func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Daemon, er
 	if d.book.Err() == nil {
 		_ = os.Unsetenv(suspectEnv) // the cache was made anew
 	}
+	d.learnFirst(ctx)
+	d.renewal = newRenewal(id, cfg.Terminal.IdentityDir, cfg.Ledger.URLs, clock.Time, log.With(slog.String("part", "certificate")))
 	if err := d.build(id); err != nil {
 		return nil, errors.Join(err, d.listener.Close(), d.book.Close())
 	}
@@ -118,6 +122,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.startDevices()
 	d.start("clock", d.time.Run)
 	d.start("line", d.line.Run)
+	d.start("certificate", d.renewal.Run)
 	d.start("till", d.till.Run)
 	d.start("web", d.serve)
 	if d.book.Err() != nil {
@@ -162,7 +167,7 @@ func (d *Daemon) stop() error {
 	flush, cancelFlush := context.WithTimeout(context.Background(), flushStop)
 	defer cancelFlush()
 	d.line.Flush(flush)
-	d.end("mend", "line", "clock", "printer", "display", "scanner")
+	d.end("mend", "certificate", "line", "clock", "printer", "display", "scanner")
 	return errors.Join(err, d.book.Close())
 }
 

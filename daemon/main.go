@@ -68,8 +68,9 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 		c.Args = noArgs
 	}
 	root.AddCommand(bookCommands(stdout, stderr)...)
+	root.AddCommand(enrollCommand(stdout))
 	root.RunE = func(c *cobra.Command, _ []string) error {
-		return fmt.Errorf("%w: posd serve|check|journal|backup|restore -c FILE (posd help)", errUsage)
+		return fmt.Errorf("%w: posd serve|check|enroll|journal|backup|restore -c FILE (posd help)", errUsage)
 	}
 	return root
 }

@@ -25,13 +25,14 @@ import (
 // build makes every part and tells each of the others that it needs.
 func (d *Daemon) build(id identity.Identity) error {
 	d.line = uplink.New(uplink.Options{
-		URLs: d.cfg.Ledger.URLs, TLS: id.TLS(), Book: d.book, TerminalID: d.cfg.Terminal.ID, MerchantID: d.cfg.Merchant.ID,
+		URLs: d.cfg.Ledger.URLs, TLS: d.renewal.TLS(), Book: d.book, TerminalID: d.cfg.Terminal.ID, MerchantID: d.cfg.Merchant.ID,
 		Software: "posd " + Version, Log: d.log.With(slog.String("part", "line")), Clock: d.time, Now: d.time.Time,
 	})
 	if err := d.buildDevices(); err != nil {
 		return err
 	}
 	d.till = till.New(d.tillOptions(id))
+	d.renewal.tell = d.changed
 	guard, err := auth.Load(tokens(d.cfg))
 	if err != nil {
 		return err
@@ -51,7 +52,7 @@ func (d *Daemon) build(id identity.Identity) error {
 func (d *Daemon) tillOptions(id identity.Identity) till.Options {
 	o := till.Options{
 		Book: d.book, Now: d.time.Time, Clock: func() ledgercache.Clock { return ledgercache.ClockOf(d.time.Now()) },
-		Link: lineOf{d.line}, Key: id.Key, Devices: d.devices, Log: d.log.With(slog.String("part", "till")),
+		Link: lineOf{d.line}, Key: id.Key, Devices: d.devices, Notices: d.renewal.warnings, Log: d.log.With(slog.String("part", "till")),
 		Shop: till.Shop{
 			TerminalID: d.cfg.Terminal.ID, MerchantID: d.cfg.Merchant.ID, MCC: d.cfg.Merchant.MCC,
 			Name: d.cfg.Merchant.Name, DisplayName: d.cfg.Merchant.DisplayName,

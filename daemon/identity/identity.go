@@ -65,6 +65,8 @@ type Identity struct {
 	Key          ed25519.PrivateKey
 	Confirmation Secret
 	BookKey      Secret
+
+	leaf *x509.Certificate
 }
 
 // String names the terminal and nothing else.
@@ -91,26 +93,33 @@ func OpenWith(dir, bookKey string) (Identity, error) {
 	if err := id.readCertificate(dir); err != nil {
 		return id, err
 	}
+	if err := id.readPublic(dir); err != nil {
+		return id, err
+	}
+	var err error
+	id.BookKey, err = readBookKey(bookKey)
+	return id, err
+}
+
+// readPublic reads whom the terminal believes, and the confirmation secret.
+func (id *Identity) readPublic(dir string) error {
 	ca, err := read(dir, caFile, false)
 	if err != nil {
-		return id, err
+		return err
 	}
 	id.LedgerCA = x509.NewCertPool()
 	if !id.LedgerCA.AppendCertsFromPEM(ca) {
-		return id, bad(dir, caFile, "holds no certificate")
+		return bad(dir, caFile, "holds no certificate")
 	}
 	raw, err := read(dir, pinsFile, false)
 	if err != nil {
-		return id, err
+		return err
 	}
 	if id.Pins, err = trust.ParsePins(raw); err != nil {
-		return id, fmt.Errorf("%w: %s: %w", ErrBad, filepath.Join(dir, pinsFile), err)
+		return fmt.Errorf("%w: %s: %w", ErrBad, filepath.Join(dir, pinsFile), err)
 	}
-	if id.Confirmation, err = readSecret(dir, confirmFile); err != nil {
-		return id, err
-	}
-	id.BookKey, err = readBookKey(bookKey)
-	return id, err
+	id.Confirmation, err = readSecret(dir, confirmFile)
+	return err
 }
 
 func (id *Identity) readCertificate(dir string) error {
@@ -136,6 +145,7 @@ func (id *Identity) readCertificate(dir string) error {
 	if len(leaf.Subject.Organization) != 1 {
 		return bad(dir, certFile, "names no merchant")
 	}
+	id.leaf = leaf
 	id.Key, id.TerminalID, id.MerchantID = private, leaf.Subject.CommonName, leaf.Subject.Organization[0]
 	return nil
 }

@@ -20,6 +20,10 @@ import (
 // ErrUploaded says that an offline payment can no longer be withdrawn: its upload has begun, or it was sent online before.
 var ErrUploaded = errors.New("till: offline payment is on its way to the ledger")
 
+// shutOut are the ledger's words at hello after which this terminal takes nothing on its own: it is not to be believed, or its
+// book is not the one that the ledger knows.
+var shutOut = map[string]bool{"TERMINAL_REVOKED": true, "TERMINAL_MISMATCH": true, "BOOK_ROLLED_BACK": true, "BOOK_FORKED": true}
+
 // verdict is what the terminal says of a code by itself. One of code, signed and reason is set.
 type verdict struct {
 	code    *ledgercache.Code   // good, and the ledger is to decide
@@ -32,7 +36,8 @@ type verdict struct {
 // codes.md. The path is fixed here, by the line as it is now. What passes is handed to the book, which judges the rest
 // inside its step; offline it judges clock, policy and deny list before the code.
 func (t *Till) judge(text, symbology string, at time.Time, onlineOnly bool) verdict {
-	up := t.o.Link.State().Up
+	link := t.o.Link.State()
+	up := link.Up
 	switch kind := paycode.ClassifyScan(text, symbology); kind {
 	case "ONLINE":
 		if r := paycode.CheckOnline(text); r != "" {
@@ -45,6 +50,8 @@ func (t *Till) judge(text, symbology string, at time.Time, onlineOnly bool) verd
 	case "SIGNED":
 		c := t.signed(text, at)
 		switch {
+		case !up && shutOut[link.Reason]:
+			return verdict{reason: payment.Reason(link.Reason)}
 		case !up && onlineOnly:
 			return verdict{reason: payment.ReasonCodeNeedsLink}
 		case !up:
@@ -104,6 +111,9 @@ func (t *Till) AcceptOffline(ctx context.Context, outTradeNo, operatorID string)
 	if err != nil || p.State == payment.AcceptedOffline || p.State == payment.Success {
 		return p, err
 	}
+	if link := t.o.Link.State(); !link.Up && shutOut[link.Reason] {
+		return p, &Refusal{payment.Reason(link.Reason)}
+	}
 	if p.State != payment.Unknown { // nothing was sent, or the ledger has answered: it wants the customer, or it refused
 		return p, &Refusal{payment.ReasonNotConvertible}
 	}
@@ -152,6 +162,9 @@ func (t *Till) offlineReady() (OfflineReady, error) {
 	}
 	for _, reason := range missing {
 		ready.add(string(reason))
+	}
+	if link := t.o.Link.State(); !link.Up && shutOut[link.Reason] {
+		ready.add(link.Reason)
 	}
 	if len(t.o.Issuers(now)) == 0 {
 		ready.add("UNKNOWN_ISSUER")

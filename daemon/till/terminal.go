@@ -363,6 +363,9 @@ func (t *Till) warnings(link LinkState, devices []Device) ([]Warning, error) {
 		}
 	}
 	list = append(list, findings(t.book.Findings())...)
+	if t.o.Notices != nil {
+		list = append(list, t.o.Notices()...)
+	}
 	alarms, err := t.book.Alarms(5)
 	for _, a := range alarms {
 		if a.Code == ledgercache.AlarmMirror {

@@ -104,6 +104,7 @@ type Options struct {
 	Printer  Printer
 	Screen   Screen
 	Devices  func() []Device
+	Notices  func() []Warning // what the rest of the daemon wants people to know; may be nil
 	Now      func() time.Time
 	Log      *slog.Logger
 }

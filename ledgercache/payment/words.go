@@ -88,7 +88,9 @@ var reasonWords = map[Reason]Words{
 	"UNKNOWN_TRADE":         {"账本没有这笔交易", "The ledger does not know this trade"},
 	"WALLET_UNKNOWN":        {"账本没有这个钱包，未收款", "The ledger does not know this wallet; no money was taken"},
 	"ID_REUSED":             {"交易号被重复使用，已搁置，请联系客服", "A number was used twice; set aside, call support"},
-	"TERMINAL_REVOKED":      {"终端已被停用，请联系客服", "This terminal has been revoked; call support"},
+	"TERMINAL_REVOKED":      {"终端已被停用，未收款，请联系客服", "This terminal has been revoked; no money was taken, call support"},
+	"TERMINAL_MISMATCH":     {"终端号与证书不符，未收款，请检查配置", "Terminal number and certificate do not fit; no money was taken, check the configuration"},
+	"BOOK_ROLLED_BACK":      {"本机账簿早于账本中心的记录，不能离线收款，请联系客服", "This book is older than the ledger's record; no offline payments, call support"},
 }
 
 // Words gives r in Chinese and English; a reason without words is shown by its name.

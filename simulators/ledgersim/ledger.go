@@ -9,6 +9,7 @@ package ledgersim
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -114,7 +115,8 @@ func (l *Ledger) open() (err error) {
 	l.enrollHandlers(mux)
 	l.server = &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
-		TLSConfig: l.tlsFor(cert, pool),
+		TLSConfig:    l.tlsFor(cert, pool),
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){wire.EnrollProtocol: l.serveEnrolment},
 	}
 	return nil
 }
