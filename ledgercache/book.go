@@ -117,6 +117,10 @@ type Book struct {
 	guard   *guard
 	watched chan struct{} // watchDisks has ended
 
+	checked  chan struct{} // the cache is known to be what the journal gives
+	compared chan struct{} // compareCache has ended
+	still    context.CancelFunc
+
 	mu       sync.Mutex
 	err      error // why the book is sealed or read-only
 	closed   bool
@@ -141,6 +145,7 @@ func Open(ctx context.Context, o Options) (*Book, error) {
 		opts: o, log: o.Log, steps: make(chan *step), closing: make(chan struct{}), done: make(chan struct{}),
 		failed: make(chan struct{}), watchers: map[*Watcher]struct{}{}, jobs: ulid.Monotonic(rand.Reader, 0),
 		guard: newGuard(o), watched: make(chan struct{}),
+		checked: make(chan struct{}), compared: make(chan struct{}), still: func() {},
 	}
 	if err := b.openOrRead(ctx); err != nil {
 		return nil, fmt.Errorf("open book: %w", err)
@@ -154,8 +159,12 @@ func Open(ctx context.Context, o Options) (*Book, error) {
 		return nil, fmt.Errorf("open book: %w", errors.Join(recollected, b.Close()))
 	}
 	if b.Err() != nil {
+		close(b.compared)
 		return b, nil
 	}
+	var comparing context.Context
+	comparing, b.still = context.WithCancel(context.WithoutCancel(ctx))
+	go b.compareCache(comparing)
 	if err := b.noteStart(ctx); err != nil && b.Err() == nil {
 		b.Close()
 		return nil, fmt.Errorf("open book: %w", err)
@@ -202,6 +211,8 @@ func (b *Book) Close() error {
 		w.drop()
 	}
 	b.mu.Unlock()
+	b.still()
+	<-b.compared
 	close(b.closing)
 	<-b.done
 	<-b.watched

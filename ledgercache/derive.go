@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -30,22 +31,27 @@ type derivation struct {
 	*spilling
 	head journal.Head
 	at   int64 // the latest time of a record, Unix milliseconds
-	// known is what the journal tells of, where it is asked for
-	known *known
-	keys  [][]byte
+	plan plan
+	keys [][]byte // told by the batch so far
+}
+
+// plan says what to derive, and how.
+type plan struct {
+	memory  int // of state, in bytes
+	work    string
+	upto    journal.Head
+	known   *known // learns what the journal tells, if not nil
+	witness *known // must know it already, if not nil
+	rest    *rest
 }
 
 // derive folds the journal from its beginning up to a head. The caller closes what it gets.
-func (b *Book) derive(ctx context.Context, work string, upto journal.Head, tell *known) (d *derivation, err error) {
-	return b.deriveIn(ctx, deriveMemory, work, upto, tell)
-}
-
-func (b *Book) deriveIn(ctx context.Context, memory int, work string, upto journal.Head, tell *known) (d *derivation, err error) {
-	s, err := newSpilling(b.opts.Dir, memory)
+func (b *Book) derive(ctx context.Context, p plan) (d *derivation, err error) {
+	s, err := newSpilling(b.opts.Dir, p.memory)
 	if err != nil {
 		return nil, err
 	}
-	d = &derivation{spilling: s, known: tell}
+	d = &derivation{spilling: s, plan: p}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -54,7 +60,7 @@ func (b *Book) deriveIn(ctx context.Context, memory int, work string, upto journ
 	told := time.Now()
 	reached := errors.New("there")
 	err = b.journal.Read(1, func(seq uint64, h journal.Head, raw []byte) error {
-		if seq > upto.Sequence {
+		if seq > p.upto.Sequence {
 			return reached
 		}
 		if seq%1024 == 0 {
@@ -63,7 +69,7 @@ func (b *Book) deriveIn(ctx context.Context, memory int, work string, upto journ
 			}
 			if time.Since(told) > time.Second {
 				told = time.Now()
-				b.tellProgress(work, seq, upto.Sequence)
+				b.tellProgress(p.work, seq, p.upto.Sequence)
 			}
 		}
 		r, err := decodeRecord(raw)
@@ -77,28 +83,37 @@ func (b *Book) deriveIn(ctx context.Context, memory int, work string, upto journ
 			return fmt.Errorf("sequence %d: %w", seq, err)
 		}
 		d.head, d.at = h, latest(d.at, r)
+		p.rest.take(ctx)
 		return nil
 	})
 	if err != nil && !errors.Is(err, reached) {
 		return d, err
 	}
-	if d.head.Sequence != upto.Sequence || d.head.Hash != upto.Hash {
-		return d, fmt.Errorf("%w: sequence %d of the journal is not what it was", journal.ErrDamaged, upto.Sequence)
+	if d.head.Sequence != p.upto.Sequence || d.head.Hash != p.upto.Hash {
+		return d, fmt.Errorf("%w: sequence %d of the journal is not what it was", journal.ErrDamaged, p.upto.Sequence)
 	}
 	return d, nil
 }
 
-// tell adds what a record tells of to what is known.
+// tell adds what a record tells of to what is known, or holds it against what should be known.
 func (d *derivation) tell(r record, seq uint64, h journal.Head) error {
-	if d.known == nil {
+	if d.plan.known == nil && d.plan.witness == nil {
 		return nil
 	}
 	keys, err := decisive(r)
-	if d.keys = append(d.keys, keys...); err == nil && seq == h.Sequence {
-		d.known.add(d.keys, h)
-		d.keys = nil
+	if err != nil {
+		return err
 	}
-	return err
+	if w := d.plan.witness; w != nil && slices.ContainsFunc(keys, func(k []byte) bool { return !w.has(k) }) {
+		return fmt.Errorf("%w: a key that it tells is not known", errCacheLies)
+	}
+	if d.keys = append(d.keys, keys...); d.plan.known != nil && seq == h.Sequence {
+		d.plan.known.add(d.keys, h)
+	}
+	if seq == h.Sequence {
+		d.keys = d.keys[:0]
+	}
+	return nil
 }
 
 func (b *Book) tellProgress(work string, done, total uint64) {
@@ -133,10 +148,7 @@ func (b *Book) rebuild(ctx context.Context, cause error) error {
 	if err != nil {
 		return err
 	}
-	if err := b.follow(ctx, mark); err != nil {
-		return err
-	}
-	return b.putRun(runMark{})
+	return b.follow(ctx, mark)
 }
 
 // setAside keeps one damaged cache for a person to look at; an older one makes room.
@@ -163,7 +175,7 @@ func (b *Book) loadNew(ctx context.Context) error {
 		return err
 	}
 	if head.Sequence > 0 {
-		d, err := b.derive(ctx, Rebuilding, head, told)
+		d, err := b.derive(ctx, plan{memory: deriveMemory, work: Rebuilding, upto: head, known: told})
 		if err != nil {
 			return err
 		}
@@ -249,6 +261,7 @@ func (d *derivation) sameAs(ctx context.Context, txn *badger.Txn) error {
 		if n++; n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
+		d.plan.rest.take(ctx)
 		if skip(); !it.Valid() || !bytes.Equal(it.Item().Key(), k) {
 			return fmt.Errorf("%w: no key of kind %q where one should be", errCacheLies, k[:1])
 		}

@@ -16,7 +16,7 @@ import (
 // derivesTheSame derives the state with so many bytes of memory and compares it with the cache, both ways of spilling in
 // between included.
 func derivesTheSame(b *Book, memory int) error {
-	d, err := b.deriveIn(ctx, memory, Checking, b.journal.Head(), nil)
+	d, err := b.derive(ctx, plan{memory: memory, upto: b.journal.Head()})
 	if err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func busy(t *testing.T, change func(*Options)) *shop {
 
 func TestADerivationFindsWhatItHasSpilled(t *testing.T) {
 	s := busy(t, func(*Options) {})
-	d, err := s.deriveIn(ctx, 2<<10, Checking, s.journal.Head(), nil)
+	d, err := s.derive(ctx, plan{memory: 2 << 10, upto: s.journal.Head()})
 	check(t, err)
 	if len(d.runs) < 10 {
 		t.Fatalf("only %d runs", len(d.runs))
@@ -69,7 +69,7 @@ func TestADerivationFindsWhatItHasSpilled(t *testing.T) {
 // TestOneOtherByteInTheCacheIsADifference changes, takes away and adds every single key of a cache in turn.
 func TestOneOtherByteInTheCacheIsADifference(t *testing.T) {
 	s := busy(t, func(*Options) {})
-	d, err := s.derive(ctx, Checking, s.journal.Head(), nil)
+	d, err := s.derive(ctx, plan{memory: deriveMemory, upto: s.journal.Head()})
 	check(t, err)
 	defer d.close()
 	all := dump(t, folded(t, s.Book))

@@ -283,6 +283,6 @@ func (b *Book) lost(k []byte) bool {
 
 // doubt ends a book whose cache has lost what the journal told: the next start derives it anew.
 func (b *Book) doubt(k []byte) error {
-	b.seal(fmt.Errorf("%w: a key of kind %q that the journal has told is not found", errCacheLies, k[:1]))
+	b.distrust(fmt.Errorf("%w: a key of kind %q that the journal has told is not found", errCacheLies, k[:1]))
 	return b.Err()
 }

@@ -10,9 +10,9 @@ import (
 // runMark stands beside the cache in the file cache.run, from before a process opens it. With cache.clean, which stands
 // only between a stop that went well and the next start, it says how the last process left the cache.
 type runMark struct {
-	Boot    string `cbor:"1,keyasint"`           // boot id of the kernel, "" if it could not be read
-	Deaths  int    `cbor:"2,keyasint,omitempty"` // processes in a row that died inside Badger's Open, or are in it
-	Suspect bool   `cbor:"3,keyasint,omitempty"` // power was lost under the cache, and it was not compared with the journal since
+	Deaths  int  `cbor:"2,keyasint,omitempty"` // processes in a row that died inside Badger's Open, or are in it
+	Suspect bool `cbor:"3,keyasint,omitempty"` // a process did not stop cleanly, and the cache was not compared with the journal since
+	Lies    bool `cbor:"4,keyasint,omitempty"` // it was found to differ from the journal
 }
 
 // maxDeaths is how many processes may die inside Badger's Open, where nothing can be caught, before the cache is set aside.
@@ -27,7 +27,9 @@ func (b *Book) takeMarks() (left runMark, err error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return left, err
 	}
-	torn := decMode.Unmarshal(raw, &left) != nil
+	if decMode.Unmarshal(raw, &left) != nil {
+		left = runMark{} // none, or torn
+	}
 	_, err = os.Stat(b.cleanPath())
 	clean := err == nil
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -35,10 +37,10 @@ func (b *Book) takeMarks() (left runMark, err error) {
 	}
 	if clean {
 		left.Deaths = 0
-	} else if torn || left.Boot == "" || left.Boot != bootID() {
+	} else {
 		left.Suspect = true
 	}
-	if err := b.putRun(runMark{Deaths: left.Deaths + 1, Suspect: left.Suspect}); err != nil {
+	if err := b.putRun(runMark{Deaths: left.Deaths + 1, Suspect: left.Suspect, Lies: left.Lies}); err != nil {
 		return left, err
 	}
 	if !clean {
@@ -52,7 +54,6 @@ func (b *Book) takeMarks() (left runMark, err error) {
 
 // putRun writes the mark through under a new name and then renames it: it is whole or the old one.
 func (b *Book) putRun(m runMark) error {
-	m.Boot = bootID()
 	raw, err := encMode.Marshal(m)
 	if err != nil {
 		return err

@@ -241,7 +241,7 @@ func (b *Book) terminalCase(s state, now time.Time, clock Clock) (k payment.Case
 		return k, policy, deny, err
 	}
 	k = payment.Case{
-		Now: now, ClockTrusted: clock.Trusted, ClockError: clock.Error, Limits: b.limits(policy),
+		Now: now, BookChecking: !b.isChecked(), ClockTrusted: clock.Trusted, ClockError: clock.Error, Limits: b.limits(policy),
 		PolicyAt: policy.IssuedAt, PolicyUntil: policy.Until, DenyAt: deny.IssuedAt, DenyUntil: deny.Until,
 	}
 	if k.BookUnconfirmed, err = b.unconfirmed(s); err != nil {

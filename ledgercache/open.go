@@ -48,7 +48,7 @@ func (b *Book) open(ctx context.Context) error {
 	if cacheErr == nil {
 		cacheErr = knownErr
 	}
-	if err := b.putRun(runMark{Suspect: left.Suspect}); err != nil {
+	if err := b.putRun(runMark{Suspect: left.Suspect, Lies: left.Lies}); err != nil {
 		return errors.Join(err, closeIf(db))
 	}
 	j, report, err := journal.Open(journal.Options{
@@ -69,8 +69,13 @@ func (b *Book) open(ctx context.Context) error {
 	if cacheErr == nil {
 		cacheErr = b.follow(ctx, mark)
 	}
+	suspect := left.Suspect && mark.Sequence > 0 // a cache without tables was just folded from the journal
 	if cacheErr != nil {
-		cacheErr = b.rebuild(ctx, cacheErr)
+		cacheErr, suspect = b.rebuild(ctx, cacheErr), false
+	}
+	if cacheErr == nil && !suspect {
+		close(b.checked)
+		cacheErr = b.putRun(runMark{})
 	}
 	if cacheErr != nil {
 		return errors.Join(cacheErr, j.Close(), b.closeDB())
@@ -82,6 +87,9 @@ func (b *Book) open(ctx context.Context) error {
 func (b *Book) openLeft(left runMark) (*badger.DB, appliedMark, error) {
 	if left.Deaths >= maxDeaths {
 		return nil, appliedMark{}, fmt.Errorf("%w: %d processes died over it", errCacheStale, left.Deaths)
+	}
+	if left.Lies {
+		return nil, appliedMark{}, errCacheLies
 	}
 	db, err := openCache(b.cacheDir(), b.opts.Key)
 	if err != nil {
@@ -401,15 +409,6 @@ func removeLogs(dir string) error {
 		}
 	}
 	return nil
-}
-
-// bootID names this run of the kernel, "" if it cannot be read: within it the page cache survives any death of the process.
-func bootID() string {
-	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "" // then only a clean stop lets the cache be believed
-	}
-	return strings.TrimSpace(string(raw))
 }
 
 // noteStart journals that this process opened the book.

@@ -17,7 +17,7 @@ func (b *Book) view(read func(state) error) (err error) {
 	}
 	defer func() {
 		if errors.Is(err, errTable) {
-			b.seal(err)
+			b.distrust(err)
 		}
 	}()
 	defer caught(&err)()

@@ -322,6 +322,18 @@ func (b *Book) roomToRebuild() error {
 	return nil
 }
 
+// roomToCompare reports ErrDiskFull where what a comparison spills, about a cache, would eat into the reserve.
+func (b *Book) roomToCompare() error {
+	if b.guard.idle() {
+		return nil
+	}
+	need := 2*b.guard.first + bytesUnder(b.cacheDir())
+	if s, _ := b.guard.look(); s.Free < need {
+		return fmt.Errorf("%w: %d bytes are left, comparing takes %d", ErrDiskFull, s.Free, need)
+	}
+	return nil
+}
+
 // bytesUnder is the length of all files under a directory.
 func bytesUnder(dir string) (sum uint64) {
 	_ = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {

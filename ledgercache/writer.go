@@ -152,7 +152,7 @@ func (b *Book) decide(steps []*step) (*tx, []*step) {
 func (b *Book) decided(s *step, t *tx) (err error) {
 	defer func() {
 		if errors.Is(err, errTable) {
-			b.seal(err)
+			b.distrust(err)
 			err = b.Err()
 		}
 	}()

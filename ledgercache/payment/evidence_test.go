@@ -145,6 +145,7 @@ var spoilers = []struct {
 	spoil  func(*Case)
 	reason Reason
 }{
+	{"book being checked", func(c *Case) { c.BookChecking = true }, ReasonBookChecking},
 	{"clock not trusted", func(c *Case) { c.ClockTrusted = false }, ReasonClockUntrusted},
 	{"clock too uncertain", func(c *Case) { c.ClockError = ClockBound + 1 }, ReasonClockUntrusted},
 	{"no policy", func(c *Case) { c.PolicyAt = time.Time{} }, ReasonPolicyStale},

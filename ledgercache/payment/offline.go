@@ -10,6 +10,7 @@ import (
 // steps 1 to 6 (the code itself) come from whoever judged the code.
 const (
 	ReasonBookUnconfirmed     Reason = "BOOK_UNCONFIRMED" // restored or imported, and the ledger has not seen it since
+	ReasonBookChecking        Reason = "BOOK_CHECKING"    // its cache is compared with its journal after an unclean stop
 	ReasonClockUntrusted      Reason = "CLOCK_UNTRUSTED"
 	ReasonPolicyStale         Reason = "POLICY_STALE"
 	ReasonDenyListStale       Reason = "DENY_LIST_STALE"
@@ -74,6 +75,7 @@ type Case struct {
 	TotalFen money.Fen
 	Now      time.Time // of the scan: freshness is judged there
 
+	BookChecking    bool // after an unclean stop it is not yet known that the cache is what the journal gives
 	BookUnconfirmed bool // the book began a new epoch that the ledger has not accepted yet
 
 	ClockTrusted bool          // the clock has a bound, and is not before the last journalled time
@@ -106,6 +108,8 @@ func DecideOffline(c Case) Reason {
 	switch {
 	case c.BookUnconfirmed:
 		return ReasonBookUnconfirmed
+	case c.BookChecking:
+		return ReasonBookChecking
 	case !c.clockHolds():
 		return ReasonClockUntrusted
 	case !fresh(c.PolicyAt, c.PolicyUntil, c.Now):
@@ -129,6 +133,9 @@ func DecideOffline(c Case) Reason {
 func MissingOffline(c Case) (missing []Reason) {
 	if c.BookUnconfirmed {
 		missing = append(missing, ReasonBookUnconfirmed)
+	}
+	if c.BookChecking {
+		missing = append(missing, ReasonBookChecking)
 	}
 	if !c.clockHolds() {
 		missing = append(missing, ReasonClockUntrusted)

@@ -45,6 +45,7 @@ var reasonWords = map[Reason]Words{
 	"CODE_UNKNOWN":          {"账本不认识此码，未收款，请刷新后再扫", "The ledger does not know this code; no money was taken"},
 	"OVER_CODE_LIMIT":       {"金额超出此码上限，未收款，请顾客在手机上输入金额", "More than this code may pay; no money was taken"},
 	"POLICY_STALE":          {"网络断开且离线策略未就绪，未收款。请等待网络恢复", "The line is down and there is no fresh offline policy; no money was taken"},
+	"BOOK_CHECKING":         {"上次未正常关机，正在核对账本，暂不能离线收款，未收款。请稍候，或待网络恢复", "The last stop was not clean and the book is being checked: no offline payment yet, no money was taken. Wait a little, or for the line"},
 	"BOOK_UNCONFIRMED":      {"账本是恢复或导入的，账本中心尚未确认，不能离线收款，未收款。联网一次即可", "The book was restored or imported and the ledger has not confirmed it: no offline payment, no money was taken. One contact mends it"},
 	"CLOCK_UNTRUSTED":       {"终端时间不可信，不能离线收款，未收款", "The clock cannot be trusted; no offline payment, no money was taken"},
 	"DENY_LIST_STALE":       {"停用名单过期，不能离线收款，未收款。请待网络恢复后同步", "The deny list is too old; no offline payment, no money was taken. Wait for the line"},
