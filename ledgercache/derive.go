@@ -13,6 +13,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
 	"github.com/dgraph-io/ristretto/v2/z"
+	"golang.org/x/sync/errgroup"
 
 	"yupos/ledgercache/journal"
 )
@@ -58,35 +59,23 @@ func (b *Book) derive(ctx context.Context, p plan) (d *derivation, err error) {
 		}
 	}()
 	told := time.Now()
-	reached := errors.New("there")
-	err = b.journal.Read(1, func(seq uint64, h journal.Head, raw []byte) error {
-		if seq > p.upto.Sequence {
-			return reached
+	err = decodedAhead(ctx, b.journal, p.upto.Sequence, func(n decoded) error {
+		if n.seq%1024 == 0 && time.Since(told) > time.Second {
+			told = time.Now()
+			b.tellProgress(p.work, n.seq, p.upto.Sequence)
 		}
-		if seq%1024 == 0 {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if time.Since(told) > time.Second {
-				told = time.Now()
-				b.tellProgress(p.work, seq, p.upto.Sequence)
-			}
-		}
-		r, err := decodeRecord(raw)
+		_, err := fold(d, n.record)
 		if err == nil {
-			_, err = fold(d, r)
-		}
-		if err == nil {
-			err = d.tell(r, seq, h)
+			err = d.tell(n)
 		}
 		if err != nil {
-			return fmt.Errorf("sequence %d: %w", seq, err)
+			return fmt.Errorf("sequence %d: %w", n.seq, err)
 		}
-		d.head, d.at = h, latest(d.at, r)
+		d.head, d.at = n.head, latest(d.at, n.record)
 		p.rest.take(ctx)
-		return nil
+		return ctx.Err()
 	})
-	if err != nil && !errors.Is(err, reached) {
+	if err != nil {
 		return d, err
 	}
 	if d.head.Sequence != p.upto.Sequence || d.head.Hash != p.upto.Hash {
@@ -96,24 +85,85 @@ func (b *Book) derive(ctx context.Context, p plan) (d *derivation, err error) {
 }
 
 // tell adds what a record tells of to what is known, or holds it against what should be known.
-func (d *derivation) tell(r record, seq uint64, h journal.Head) error {
+func (d *derivation) tell(n decoded) error {
 	if d.plan.known == nil && d.plan.witness == nil {
 		return nil
 	}
-	keys, err := decisive(r)
+	keys, err := decisive(n.record)
 	if err != nil {
 		return err
 	}
 	if w := d.plan.witness; w != nil && slices.ContainsFunc(keys, func(k []byte) bool { return !w.has(k) }) {
 		return fmt.Errorf("%w: a key that it tells is not known", errCacheLies)
 	}
-	if d.keys = append(d.keys, keys...); d.plan.known != nil && seq == h.Sequence {
-		d.plan.known.add(d.keys, h)
+	if d.keys = append(d.keys, keys...); d.plan.known != nil && n.seq == n.head.Sequence {
+		d.plan.known.add(d.keys, n.head)
 	}
-	if seq == h.Sequence {
+	if n.seq == n.head.Sequence {
 		d.keys = d.keys[:0]
 	}
 	return nil
+}
+
+// decoded is a record of the journal.
+type decoded struct {
+	seq    uint64
+	head   journal.Head
+	record record
+}
+
+// A reader is this far ahead of who folds: 4 chunks of 128 records.
+const (
+	aheadChunks  = 4
+	aheadRecords = 128
+)
+
+// decodedAhead reads the journal from its beginning up to a sequence. Verifying and decoding take about as long as folding,
+// so another core does them.
+func decodedAhead(ctx context.Context, j *journal.Journal, upto uint64, each func(decoded) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	chunks := make(chan []decoded, aheadChunks)
+	g.Go(func() error {
+		defer close(chunks)
+		chunk := make([]decoded, 0, aheadRecords)
+		send := func() error {
+			select {
+			case chunks <- chunk:
+				chunk = make([]decoded, 0, aheadRecords)
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		err := j.Read(1, func(seq uint64, h journal.Head, raw []byte) error {
+			if seq > upto {
+				return errReached
+			}
+			r, err := decodeRecord(raw)
+			if err != nil {
+				return fmt.Errorf("sequence %d: %w", seq, err)
+			}
+			if chunk = append(chunk, decoded{seq, h, r}); len(chunk) == aheadRecords {
+				return send()
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errReached) {
+			return err
+		}
+		return send()
+	})
+	g.Go(func() error {
+		for chunk := range chunks {
+			for _, n := range chunk {
+				if err := each(n); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return g.Wait()
 }
 
 func (b *Book) tellProgress(work string, done, total uint64) {

@@ -230,22 +230,21 @@ func (n *known) readLayer(i int) (*layer, error) {
 
 // decisive are the keys that a record makes present for ever.
 func decisive(r record) ([][]byte, error) {
-	switch r.Kind {
-	case recOpened:
-		e, err := body[payment.Opened](r)
+	if r.Kind == recRefundOpened {
+		f, err := body[payment.Refund](r)
+		return [][]byte{key(prefixOutRefund, []byte(f.OutRefundNo))}, err
+	}
+	e, _, err := eventOf(r)
+	switch e := e.(type) {
+	case payment.Opened:
 		return [][]byte{key(prefixOutTrade, []byte(e.OutTradeNo))}, err
-	case recSubmitted:
-		e, err := body[payment.Submitted](r)
+	case payment.Submitted:
 		spent := sha256.Sum256([]byte(e.Code))
 		return spends(spent[:], e.Wallet, e.Counter), err
-	case recAccepted:
-		e, err := body[payment.Accepted](r)
+	case payment.Accepted:
 		return spends(e.Spent, e.Wallet, e.Counter), err
-	case recRefundOpened:
-		e, err := body[payment.Refund](r)
-		return [][]byte{key(prefixOutRefund, []byte(e.OutRefundNo))}, err
 	}
-	return nil, nil
+	return nil, err
 }
 
 func spends(spent, wallet []byte, counter uint32) [][]byte {

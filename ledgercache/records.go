@@ -50,6 +50,8 @@ type record struct {
 	Kind recordKind      `cbor:"1,keyasint"`
 	At   int64           `cbor:"2,keyasint"` // Unix milliseconds
 	Body cbor.RawMessage `cbor:"3,keyasint"`
+
+	event payment.Event // of a record that is one and was decoded
 }
 
 func (r record) at() time.Time { return time.UnixMilli(r.At).UTC() }
@@ -132,12 +134,12 @@ func encodeRecord(kind recordKind, at time.Time, body any) ([]byte, error) {
 	return encMode.Marshal(record{Kind: kind, At: at.UnixMilli(), Body: raw})
 }
 
-func decodeRecord(raw []byte) (record, error) {
-	var r record
+func decodeRecord(raw []byte) (r record, err error) {
 	if err := decMode.Unmarshal(raw, &r); err != nil {
 		return r, fmt.Errorf("decode record: %w", err)
 	}
-	return r, nil
+	r.event, _, err = eventOf(r)
+	return r, err
 }
 
 func body[T any](r record) (T, error) {
@@ -185,6 +187,9 @@ func kindOf(e payment.Event) recordKind {
 
 // eventOf decodes the payment event of a record; ok is false for records that are none.
 func eventOf(r record) (e payment.Event, ok bool, err error) {
+	if r.event != nil {
+		return r.event, true, nil
+	}
 	switch r.Kind {
 	case recOpened:
 		e, err = body[payment.Opened](r)
