@@ -25,7 +25,7 @@ type clockKeeper struct {
 
 // newClock is the terminal's time. After a restart of the machine without the ledger its own clock is believed for so long.
 func newClock(afterBoot time.Duration) *trust.Clock {
-	return trust.NewClock(trust.ClockOptions{Read: machineClocks, Bound: payment.ClockBound, AfterBoot: afterBoot})
+	return trust.NewClock(trust.ClockOptions{Read: readMachine, Bound: payment.ClockBound, AfterBoot: afterBoot})
 }
 
 func newClockKeeper(c *trust.Clock, b *ledgercache.Book, log *slog.Logger) *clockKeeper {

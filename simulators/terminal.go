@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -34,7 +35,19 @@ type terminal struct {
 	mu    sync.Mutex
 	child *child      // nil while there is none
 	again []time.Time // when it was started again by itself
+	env   []string    // what the next starts believe of the machine's clocks
 }
+
+// Pretend makes the daemon believe, from its next start on, that the machine's clock is off by so much, and that the machine
+// was started again under this id ("" leaves it).
+func (t *terminal) Pretend(wallOff time.Duration, boot string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.env = []string{fmt.Sprintf("%s=%s %s", machineEnv, wallOff, boot)}
+}
+
+// machineEnv tells possim's own daemon what to believe of the machine's clocks: a duration, and a boot id.
+const machineEnv = "POSSIM_MACHINE"
 
 // child is one life of the daemon.
 type child struct {
@@ -167,7 +180,9 @@ func (t *terminal) spawn() (*child, error) {
 	}
 	defer read.Close()
 	cmd := exec.Command(t.argv[0], t.argv[1:]...)
-	cmd.Env = append(os.Environ(), lifelineEnv+"=3")
+	t.mu.Lock()
+	cmd.Env = append(append(os.Environ(), lifelineEnv+"=3"), t.env...)
+	t.mu.Unlock()
 	cmd.ExtraFiles = []*os.File{read} // descriptor 3
 	cmd.Stdout, cmd.Stderr = t.out, t.out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the world, which stops it in its turn
@@ -289,6 +304,10 @@ func (w *World) missing(ctx context.Context) string {
 			Kind  string `json:"kind"`
 			State string `json:"state"`
 		} `json:"devices"`
+		Offline struct {
+			OK      bool     `json:"ok"`
+			Missing []string `json:"missing"`
+		} `json:"offline_ready"`
 	}
 	if err := get(ctx, w.addresses.Till+"/v1/terminal", w.addresses.Token, &answer); err != nil {
 		return err.Error()
@@ -304,6 +323,9 @@ func (w *World) missing(ctx context.Context) string {
 		if s := attached[kind]; s != "ok" && s != "connected" {
 			return kind + " " + s
 		}
+	}
+	if !answer.Offline.OK { // the first signed news and the time come in the moments after the line is up
+		return "not ready to sell offline: " + strings.Join(answer.Offline.Missing, " ")
 	}
 	return ""
 }

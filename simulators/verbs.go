@@ -2,10 +2,12 @@ package simulators
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"yupos/devices/paycode"
 	"yupos/simulators/printersim"
@@ -72,10 +74,22 @@ func (w *World) postPrinter(r *http.Request) (any, error) {
 
 func (w *World) postTerminal(r *http.Request) (any, error) {
 	var body struct {
-		Action string `json:"action"`
+		Action  string `json:"action"`
+		ClockMS *int64 `json:"clock_ms"` // with start: how far the machine's clock is off from now on
+		Reboot  bool   `json:"reboot"`   // with start: it is another start of the machine
 	}
 	if err := decode(r, &body); err != nil {
 		return nil, err
+	}
+	if body.ClockMS != nil || body.Reboot {
+		boot, off := "", int64(0)
+		if body.Reboot {
+			boot = rand.Text()
+		}
+		if body.ClockMS != nil {
+			off = *body.ClockMS
+		}
+		w.terminal.Pretend(time.Duration(off)*time.Millisecond, boot)
 	}
 	var err error
 	switch body.Action {

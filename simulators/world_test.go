@@ -48,7 +48,7 @@ func fakePosd(kind string) int {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
-		fmt.Fprint(w, `{"link":{"state":"up"},"devices":[{"kind":"scanner","state":"ok"},{"kind":"printer","state":"ok"},{"kind":"display","state":"connected"}]}`)
+		fmt.Fprint(w, `{"link":{"state":"up"},"devices":[{"kind":"scanner","state":"ok"},{"kind":"printer","state":"ok"},{"kind":"display","state":"connected"}],"offline_ready":{"ok":true}}`)
 	})
 	fmt.Fprintln(os.Stderr, "serving")
 	fmt.Fprintln(os.Stderr, http.ListenAndServe(find(`listen = "([^"]+)"`), nil))

@@ -67,6 +67,7 @@ func (s *second) start() {
 		*token = strings.TrimSpace(string(raw))
 	}
 	s.until("the second terminal answers", 20*time.Second, func() bool { status, _, err := s.ask("/readyz"); return err == nil && status == 200 })
+	s.until("it could sell offline", 20*time.Second, func() bool { return s.terminal()["offline_ready"].(object)["ok"] == true })
 }
 
 func (s *second) kill() {

@@ -15,7 +15,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,12 +37,21 @@ var errUsage = errors.New("usage")
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "posd" {
+		pretend(os.Getenv("POSSIM_MACHINE"))
 		os.Exit(daemon.Main(context.Background(), os.Args[2:], os.Stdout, os.Stderr))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// pretend makes this daemon believe what the demo wants of its machine's clocks: "-2h0m0s BOOT".
+func pretend(machine string) {
+	off, boot, _ := strings.Cut(machine, " ")
+	if wall, err := time.ParseDuration(off); err == nil {
+		daemon.PretendMachine(wall, boot)
+	}
 }
 
 // run is the command without the process around it.

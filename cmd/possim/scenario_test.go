@@ -70,8 +70,11 @@ var words = map[string]func(*testscript.TestScript, bool, []string){
 	}),
 	"crash":   told(0, func(s *story, _ []string) { s.sim("POST", "/terminal", object{"action": "kill"}) }),
 	"restart": told(0, func(s *story, _ []string) { s.sim("POST", "/terminal", object{"action": "start"}) }),
-	"code":    told(3, func(s *story, a []string) { s.codes[a[0]] = s.code(phone(a[1]), a[2]) }),
-	"pay":     told(-2, (*story).tellPay),
+	"reboot": told(1, func(s *story, a []string) {
+		s.sim("POST", "/terminal", object{"action": "start", "clock_ms": fen(a[0]), "reboot": true})
+	}),
+	"code": told(3, func(s *story, a []string) { s.codes[a[0]] = s.code(phone(a[1]), a[2]) }),
+	"pay":  told(-2, (*story).tellPay),
 	"send": told(3, func(s *story, a []string) {
 		s.ask("POST", "/v1/trade/pay", object{"out_trade_no": a[0], "total_fen": fen(a[1]), "auth_code": s.codes[a[2]]})
 	}),

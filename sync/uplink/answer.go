@@ -109,7 +109,17 @@ func answered(o *wire.Outcome) payment.Answered {
 	return payment.Answered{
 		TradeNo: o.TradeNo, Attempt: o.Attempt, State: payment.State(o.State), LedgerNo: o.LedgerNo, TotalFen: o.TotalFen,
 		PaidFen: o.PaidFen, DiscountFen: o.DiscountFen, FeeFen: o.FeeFen, PaidAt: moment(o.PaidAt), Reason: payment.Reason(o.Reason),
+		Bearer: bearerOf(o.Bearer),
 	}
+}
+
+// bearerOf is who bears an upload that the wallet did not pay. A word that is not known here says nothing.
+func bearerOf(word string) payment.Bearer {
+	switch b := payment.Bearer(word); b {
+	case payment.BearerLedger, payment.BearerMerchant:
+		return b
+	}
+	return ""
 }
 
 func moment(ms wire.Millis) time.Time {
