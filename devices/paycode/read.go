@@ -133,12 +133,14 @@ var ladder = []rung{
 	{"hybrid", onQR((*scene).plain, (*grey).hybrid)},
 	{"inverted, global", onQR((*scene).inverted, (*grey).global)},
 	{"inverted, hybrid", onQR((*scene).inverted, (*grey).hybrid)},
+	{"bars", onBars((*scene).whole, barPass{lines: 40, taps: 1, share: 0.2})},
 	{"code 128, harder", onCode128((*scene).whole, true)},
 	{"full size, hybrid", onQR((*scene).larger, (*grey).hybrid)},
 	{"full size, global", onQR((*scene).larger, (*grey).global)},
 	{"blurred, global", onQR((*scene).blurred, (*grey).global)},
 	{"adaptive 33", onQR((*scene).plain, window(33))},
 	{"blurred, adaptive 33", onQR((*scene).blurred, window(33))},
+	{"bars, averaged", onBars((*scene).whole, barPass{lines: 80, taps: 3, share: 0.2})},
 	{"doubled, hybrid", onQR((*scene).doubled, (*grey).hybrid)},
 	{"sharpened, hybrid", onQR((*scene).sharpened, (*grey).hybrid)},
 	{"turned 20°", onQR((*scene).turned20, (*grey).hybrid)},
@@ -152,10 +154,8 @@ var ladder = []rung{
 	{"doubled, adaptive 65", onQR((*scene).doubled, window(65))},
 	{"padded, global", onQR((*scene).padded, (*grey).global)},
 	{"adaptive 129", onQR((*scene).plain, window(129))},
-	{"code 128, turned 15°", onCode128(turnedBars(15), true)},
-	{"code 128, turned −15°", onCode128(turnedBars(-15), true)},
-	{"code 128, turned 30°", onCode128(turnedBars(30), true)},
-	{"code 128, turned −30°", onCode128(turnedBars(-30), true)},
+	{"bars, averaged more", onBars((*scene).whole, barPass{lines: 80, taps: 5, share: 0.3})},
+	{"bars, sharpened", onBars((*scene).whole, barPass{lines: 64, taps: 9, share: 0.2, sharpen: 2})},
 }
 
 func window(side int) func(*grey) (*gozxing.BitMatrix, error) {
@@ -202,6 +202,14 @@ func onCode128(of func(*scene) *grey, harder bool) func(*scene) (string, string,
 	}
 }
 
+// onBars makes an attempt out of a picture and a way to look along its lines.
+func onBars(of func(*scene) *grey, pass barPass) func(*scene) (string, string, bool) {
+	return func(s *scene) (string, string, bool) {
+		text, ok := readBars(of(s), pass)
+		return text, SymbologyCode128, ok
+	}
+}
+
 // readQR looks for a QR code in a binary picture: the finders once, then for each likely triple of them the library's own
 // grid and the sampler's.
 func readQR(g *grey, m *gozxing.BitMatrix) (text string, ok bool) {
@@ -242,5 +250,14 @@ func readCode128(g *grey, harder bool) (text, symbology string, ok bool) {
 	if err != nil || result.GetText() == "" {
 		return "", "", false
 	}
-	return result.GetText(), SymbologyCode128, true
+	return latin1(result.GetText()), SymbologyCode128, true
+}
+
+// latin1 makes text of the bytes that the library gives for a Code 128: its upper half (FNC4) is ISO 8859-1, not UTF-8.
+func latin1(raw string) string {
+	text := make([]rune, len(raw))
+	for i := range len(raw) {
+		text[i] = rune(raw[i])
+	}
+	return string(text)
 }

@@ -49,13 +49,3 @@ func (s *scene) larger() *grey {
 	}
 	return s.full
 }
-
-// turnedBars is the picture turned, for bars, which must not be shrunk; nothing where it is too large to be turned whole.
-func turnedBars(degrees float64) func(*scene) *grey {
-	return func(s *scene) *grey {
-		if s.full != s.work {
-			return nil
-		}
-		return s.full.turned(degrees)
-	}
-}
