@@ -3,6 +3,7 @@ package paycode
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"image/png"
 	"strings"
@@ -169,6 +170,83 @@ func FuzzDraw(f *testing.F) {
 		p, err := Draw(text)
 		if err == nil && (p.Modules != 17+4*p.Version || p.SVG() == "" || p.Text() == "") {
 			t.Fatalf("%+v", p)
+		}
+	})
+}
+
+func FuzzParseCert(f *testing.F) {
+	f.Add(rawCert("issuer", func([]byte) {}))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c, reason := ParseCert(raw)
+		if reason != OK {
+			return
+		}
+		c.Verify(issuerKeys, at(now))
+		if again, err := MakeCert(c, keyFrom("issuer")); err == nil && !bytes.Equal(again[8:certBodyLength], raw[8:certBodyLength]) {
+			t.Fatalf("read %x, written %x", raw, again)
+		}
+	})
+}
+
+func FuzzParseKey(f *testing.F) {
+	f.Add("c5733ab436ac50b44b9f3193a7375d4c01223d6b53a4b98bf6d966120bd79c44")
+	f.Fuzz(func(t *testing.T, text string) {
+		if k, err := ParseKey(text); err == nil && !strings.EqualFold(text, hex.EncodeToString(k)) {
+			t.Fatalf("%q is %x", text, []byte(k))
+		}
+	})
+}
+
+func FuzzCheckOnline(f *testing.F) {
+	seedVectors(f)
+	f.Fuzz(func(t *testing.T, text string) {
+		if CheckOnline(text) != OK {
+			return
+		}
+		if again, err := MakeOnline(text[2:17]); err != nil || again != text || Classify(text) != KindOnline {
+			t.Fatalf("%q: %q, %v", text, again, err)
+		}
+	})
+}
+
+func FuzzClassifyScan(f *testing.F) {
+	f.Add("861234567890123459", "]Q1")
+	f.Add("6901234567892", "EAN-13")
+	f.Fuzz(func(t *testing.T, text, symbology string) {
+		kind, zh, en := Describe(text, symbology)
+		if kindWords[kind][0] == "" || zh == "" || en == "" || kind != KindGoodsBarcode && kind != Classify(text) {
+			t.Fatalf("%s, %s, %s", kind, zh, en)
+		}
+	})
+}
+
+func FuzzReadSegments(f *testing.F) {
+	f.Add([]byte{0x10, 0x20, 0x00}, 1)
+	f.Fuzz(func(t *testing.T, data []byte, version int) {
+		segments, ok := readSegments(data, version)
+		bits := 0
+		for _, s := range segments {
+			bits += 4 + 8 + s.Characters*3 // the least that a segment takes
+		}
+		if ok && bits > 8*len(data) {
+			t.Fatalf("%v in %d bytes", segments, len(data))
+		}
+	})
+}
+
+func FuzzDecodeBars(f *testing.F) {
+	f.Fuzz(func(t *testing.T, widths []byte, at int) {
+		if at < 0 || at+4*6 >= len(widths) || len(widths) > 4096 {
+			return
+		}
+		line := make([]float64, len(widths))
+		for i, w := range widths {
+			line[i] = float64(w) / 8
+		}
+		if codes := decodeBars(line, at); codes != nil {
+			if text, ok := barText(codes); ok && !utf8.ValidString(text) {
+				t.Fatalf("%q", text)
+			}
 		}
 	})
 }
