@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,8 @@ const (
 	childDir   = "BOOK_CHILD"       // the book's directory
 	childRound = "BOOK_CHILD_ROUND" // a name for its sales
 	childHolds = "BOOK_CHILD_HOLDS" // what it writes to the journal stays in the process: the control
+
+	childReserve = "BOOK_CHILD_RESERVE" // bytes of the disk that it keeps free
 )
 
 func TestMain(m *testing.M) {
@@ -49,6 +52,7 @@ func child(dir string) {
 	if os.Getenv(childHolds) != "" {
 		o.FS = holding{&floppy{files: map[*sheet]bool{}, paths: map[string]*sheet{}}}
 	}
+	o.Reserve, _ = strconv.ParseInt(os.Getenv(childReserve), 10, 64)
 	o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	b, err := Open(ctx, o)
 	if err == nil {
@@ -123,7 +127,8 @@ func (h heldFile) WriteAt(p []byte, off int64) (int, error) {
 type victim struct {
 	dir      string
 	answered []string
-	checked  int // of them, in the round before
+	checked  int         // of them, in the round before
+	each     func(n int) // called when n steps were answered
 }
 
 // kill runs a child and kills it after delay, or once it has answered lines. It reports whether the child was open by then.
@@ -160,6 +165,9 @@ func (v *victim) kill(round string, holds bool, lines int, delay time.Duration) 
 			err = fmt.Errorf("the child: %s%s", line, said.String())
 		default:
 			v.answered = append(v.answered, strings.TrimSpace(line))
+			if v.each != nil {
+				v.each(len(v.answered))
+			}
 			if len(v.answered) == lines {
 				_ = c.Process.Kill()
 			}

@@ -241,7 +241,11 @@ func TestNotFoundNeverComesFromDamage(t *testing.T) {
 		if b.Err() != nil {
 			sealed++
 		}
-		check(t, b.Close())
+		if err := b.Close(); errors.Is(err, errApplySlow) { // Badger may still write there, as in no process that died
+			o.Dir = copyBook(t, o.Dir)
+		} else {
+			check(t, err)
+		}
 		opensRight(t, o)
 		check(t, os.RemoveAll(o.Dir))
 	}
