@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"strconv"
 
 	"yupos/ledgercache/money"
 )
@@ -333,11 +334,71 @@ func Encode(id, re uint64, body any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wire: encode %s: %w", kind, err)
 	}
-	out, err := json.Marshal(Frame{Type: kind, ID: id, Re: re, Body: raw})
-	if err == nil && len(out) > MaxFrame {
+	out := make([]byte, 0, len(raw)+len(kind)+64)
+	out = append(append(append(out, headType...), kind...), '"')
+	if id != 0 {
+		out = strconv.AppendUint(append(out, headID...), id, 10)
+	}
+	if re != 0 {
+		out = strconv.AppendUint(append(out, headRe...), re, 10)
+	}
+	out = append(append(append(out, headBody...), raw...), '}')
+	if len(out) > MaxFrame {
 		return nil, fmt.Errorf("%w: %s of %d bytes", ErrTooLong, kind, len(out))
 	}
-	return out, err
+	return out, nil
+}
+
+// A frame as this package writes it. Another order of the fields, or spaces between them, mean the same.
+const (
+	headType = `{"type":"`
+	headID   = `,"id":`
+	headRe   = `,"re":`
+	headBody = `,"body":`
+)
+
+// quick reads a frame that is written as this package writes it, without looking into the body. Whether the body is one
+// value, and the frame thereby one, is for whoever decodes it; any doubt is not ok.
+func quick(data []byte) (f Frame, ok bool) {
+	rest, ok := bytes.CutPrefix(data, []byte(headType))
+	end := bytes.IndexByte(rest, '"')
+	if !ok || end < 1 {
+		return f, false
+	}
+	for _, c := range rest[:end] {
+		if c != '_' && (c < 'a' || c > 'z') {
+			return f, false
+		}
+	}
+	f.Type, rest = string(rest[:end]), rest[end+1:]
+	if f.ID, rest, ok = quickNumber(rest, headID); !ok {
+		return f, false
+	}
+	if f.Re, rest, ok = quickNumber(rest, headRe); !ok {
+		return f, false
+	}
+	rest, ok = bytes.CutPrefix(rest, []byte(headBody))
+	if !ok || len(rest) < 3 || rest[0] != '{' || rest[len(rest)-1] != '}' {
+		return f, false
+	}
+	f.Body = rest[:len(rest)-1]
+	return f, true
+}
+
+// quickNumber reads a field that may be left out: 1 to 18 digits, the first not 0.
+func quickNumber(data []byte, head string) (n uint64, rest []byte, ok bool) {
+	rest, ok = bytes.CutPrefix(data, []byte(head))
+	if !ok {
+		return 0, data, true
+	}
+	digits := 0
+	for digits < len(rest) && rest[digits] >= '0' && rest[digits] <= '9' {
+		n = n*10 + uint64(rest[digits]-'0')
+		if digits++; digits > 18 {
+			return 0, data, false
+		}
+	}
+	return n, rest[digits:], digits > 0 && rest[0] != '0'
 }
 
 // Decode reads one frame. The body is a pointer to the struct of its type. With ErrUnknownType the frame is returned all
@@ -346,6 +407,17 @@ func Decode(data []byte) (Frame, any, error) {
 	if len(data) > MaxFrame {
 		return Frame{}, nil, fmt.Errorf("%w: %d bytes", ErrTooLong, len(data))
 	}
+	if f, ok := quick(data); ok && bodies[f.Type] != nil {
+		body := bodies[f.Type]()
+		if err := json.Unmarshal(f.Body, body); err == nil {
+			return f, body, nil
+		}
+	}
+	return decode(data)
+}
+
+// decode reads any frame.
+func decode(data []byte) (Frame, any, error) {
 	var f Frame
 	if err := json.Unmarshal(data, &f); err != nil || f.Type == "" {
 		return Frame{}, nil, fmt.Errorf("%w: %d bytes", ErrMalformed, len(data))
