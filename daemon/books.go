@@ -56,7 +56,7 @@ type bookTool struct {
 func bookCommands(stdout, stderr io.Writer) []*cobra.Command {
 	t := &bookTool{out: stdout, err: stderr}
 	journal := &cobra.Command{Use: "journal", Short: "账本：核验、导出、导入 · prove the book, carry it to another machine", RunE: func(*cobra.Command, []string) error {
-		return fmt.Errorf("%w: posd journal verify|export|import -c FILE", errUsage)
+		return fmt.Errorf("%w: posd journal verify|export|import|rekey -c FILE", errUsage)
 	}}
 	verify := t.command("verify", "核验每条记录、每笔余额与缓存 · prove every record, every balance and the cache", noArgs, t.verify)
 	verify.Flags().BoolVar(&t.json, "json", false, "JSON")
@@ -72,7 +72,9 @@ func bookCommands(stdout, stderr io.Writer) []*cobra.Command {
 		c.Flags().StringVar(&t.to, "to", "", "目标文件，不可已存在 · the file to write; must not exist")
 	}
 	restore := t.command("restore FILE", "从备份恢复账本 · restore the book from a backup", oneFile, t.restore)
-	journal.AddCommand(verify, export, imported)
+	rekey := t.command("rekey", "更换账本密钥，终端须已停机 · seal the book under a new key from now on; the daemon must be stopped", noArgs, t.rekey)
+	rekey.Flags().StringVar(&t.to, "to", "", "密钥由 systemd 凭据给出时，新密钥写入此文件 · where the key is a credential of systemd: the file for the new one")
+	journal.AddCommand(verify, export, imported, rekey)
 	return []*cobra.Command{journal, backup, restore}
 }
 
@@ -459,4 +461,41 @@ func (t *bookTool) importBook(c *cobra.Command, args []string) error {
 		return sayBook(err)
 	}
 	return t.sayInstalled(b.Manifest)
+}
+
+// rekey seals the book under a new key from the next opening on. The next key is durable before the book is told of it, and
+// takes the old one's place only when the book opens under both: killed at any moment, the same command goes on.
+func (t *bookTool) rekey(c *cobra.Command, _ []string) error {
+	o, cfg, err := t.book()
+	if err != nil {
+		return err
+	}
+	path := bookKeyFile(cfg)
+	given := os.Getenv(identity.CredentialsEnv) != "" && filepath.Dir(path) == filepath.Clean(os.Getenv(identity.CredentialsEnv))
+	if given != (t.to != "") {
+		return fmt.Errorf("%w: --to FILE 用于且仅用于由 systemd 凭据给出的密钥 · --to FILE is for a key that systemd gives, and only there", errUsage)
+	}
+	next := path + ".next"
+	if given {
+		next = t.to
+	}
+	if err := identity.EnsureBookKey(next, false); err != nil {
+		return err
+	}
+	key, err := identity.ReadBookKey(next)
+	if err != nil {
+		return err
+	}
+	if err := ledgercache.PrepareKey(o, key); err != nil {
+		return sayBook(err)
+	}
+	if given {
+		_, err = fmt.Fprintf(t.out, "新密钥在 %s：请用它替换凭据 book.key 后启动终端；此前旧密钥照常可用\nthe new key is in %s: put it in the credential's place and start the terminal; until then the old one works\n", next, next)
+		return err
+	}
+	if err := identity.ReplaceBookKey(next, path); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(t.out, "已更换账本密钥：下次启动起以新密钥封存，旧记录仍可读，缓存将自动重建。请重新备份 %s\nthe book has a new key: what is written from the next start on is sealed under it; back %s up anew\n", path, path)
+	return err
 }

@@ -48,7 +48,7 @@ const (
 	maxSecret    = 4 << 10
 )
 
-var journalFile = regexp.MustCompile(`^journal/([0-9]{10}\.seg|HEAD)$`)
+var journalFile = regexp.MustCompile(`^journal/([0-9]{10}\.seg|HEAD|KEYRING(\.next)?)$`)
 
 // Manifest says what a bundle holds.
 type Manifest struct {

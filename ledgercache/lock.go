@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"yupos/ledgercache/journal"
 )
 
 // ErrInUse says that another process has the book; its number is in the error's text.
@@ -45,4 +47,21 @@ func holder(f *os.File) string {
 		return fmt.Sprintf(", process %d", pid)
 	}
 	return ""
+}
+
+// PrepareKey lets the book in o.Dir open under the next key, as it still does under o.Key: what is written after the next opening
+// is sealed under the key that this opening uses (FORMAT.md, KEYRING). It may be repeated. It fails with ErrInUse beside a
+// running daemon, with ErrNotFound where there is no book, and as Open does.
+func PrepareKey(o Options, next [32]byte) error {
+	if !Exists(o.Dir) {
+		return fmt.Errorf("%w: no book in %s", ErrNotFound, o.Dir)
+	}
+	lock, err := lockBook(o.Dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return journal.PrepareKey(journal.Options{
+		Dir: filepath.Join(o.Dir, "journal"), Mirror: o.Mirror, Key: o.Key, TerminalID: o.TerminalID, Log: o.Log, FS: o.FS,
+	}, next)
 }

@@ -380,8 +380,10 @@ func copyJournal(ctx context.Context, from, to string, tell Progress) error {
 	if err := os.MkdirAll(to, 0o700); err != nil {
 		return err
 	}
-	if err := copyFile(filepath.Join(from, "HEAD"), filepath.Join(to, "HEAD")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	for _, name := range []string{"HEAD", "KEYRING", "KEYRING.next"} {
+		if err := copyFile(filepath.Join(from, name), filepath.Join(to, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	entries, err := os.ReadDir(from)
 	if err != nil {

@@ -214,3 +214,39 @@ func TestADeadTerminalsBookGoesOnElsewhere(t *testing.T) {
 	}
 	w.agrees()
 }
+
+func TestTheBookGetsANewKeyAndTheOldOneOpensNothingNewer(t *testing.T) {
+	w := startWorld(t)
+	w.pay("T1", 1250, w.code("13800000001", "ONLINE"))
+	w.expect(1, "终端正在运行", "journal", "rekey", "-c", w.config())
+	w.sim("POST", "/terminal", object{"action": "kill"})
+	key := filepath.Join(w.dir, "posd", "identity", "book.key")
+	old, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.expect(0, "已更换账本密钥", "journal", "rekey", "-c", w.config())
+	w.sim("POST", "/terminal", object{"action": "start"})
+	w.link("up", 10*time.Second)
+	if trade := w.api(200, "GET", "/v1/trade/T1", nil); trade["trade_state"] != "SUCCESS" {
+		t.Errorf("%v", trade)
+	}
+	w.pay("T2", 800, w.code("13800000002", "ONLINE"))
+	w.expect(0, "核验通过", "journal", "verify", "-q", "-c", w.config())
+	file := filepath.Join(w.dir, "book.backup")
+	w.expect(0, "已备份", "backup", "-q", "-c", w.config(), "--to", file)
+	w.sim("POST", "/terminal", object{"action": "kill"})
+	if err := os.Rename(w.book(), w.book()+".lost"); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(0, "账本已就位", "restore", "-q", file, "-c", w.config())
+	w.expect(0, "核验通过", "journal", "verify", "-q", "-c", w.config())
+	now, err := os.ReadFile(key)
+	if err != nil || bytes.Equal(now, old) {
+		t.Fatalf("the same key, %v", err)
+	}
+	if err := os.WriteFile(key, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(1, "", "journal", "verify", "-q", "-c", w.config())
+}

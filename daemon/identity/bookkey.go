@@ -81,3 +81,14 @@ func readBookKey(path string) (s Secret, err error) {
 	}
 	return parseSecret(raw, path)
 }
+
+// ReadBookKey reads a book's key from a file that nobody else may read.
+func ReadBookKey(path string) (Secret, error) { return readBookKey(path) }
+
+// ReplaceBookKey puts the next key in the place of the one before, in one step, durably.
+func ReplaceBookKey(next, path string) error {
+	if err := os.Rename(next, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}

@@ -93,15 +93,20 @@ func decodeHeader(raw []byte, o Options) (header, cipher.AEAD, error) {
 	if err != nil {
 		return h, nil, err
 	}
-	aead, headerKey, err := keys(o.Key, o.TerminalID, h.salt, h.number)
-	if err != nil {
-		return h, nil, err
+	for _, key := range o.keys() {
+		aead, headerKey, err := keys(key, o.TerminalID, h.salt, h.number)
+		if err != nil {
+			return h, nil, err
+		}
+		if hmac.Equal(mac(headerKey, raw[:headerMAC]), raw[headerMAC:headerBytes]) && string(raw[16:24]) == o.TerminalID {
+			return h, aead, nil
+		}
 	}
-	if !hmac.Equal(mac(headerKey, raw[:headerMAC]), raw[headerMAC:headerBytes]) || string(raw[16:24]) != o.TerminalID {
-		return h, nil, ErrKey
-	}
-	return h, aead, nil
+	return h, nil, ErrKey
 }
+
+// keys are the key in use and those of its ring, newest first.
+func (o Options) keys() [][32]byte { return append([][32]byte{o.Key}, o.earlier...) }
 
 // parseHeader reads a header as it stands.
 func parseHeader(raw []byte) (header, error) {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -26,9 +27,9 @@ const (
 type slots struct {
 	fs    FS
 	dir   string
-	key   []byte
-	heads []Head // that verified at opening
-	bad   int    // slots that hold something that does not verify
+	keys  [][]byte // the one in use first
+	heads []Head   // that verified at opening
+	bad   int      // slots that hold something that does not verify
 	found bool
 
 	mu      sync.Mutex // guards what follows
@@ -38,13 +39,24 @@ type slots struct {
 	failed  error
 }
 
+func newSlots(fs FS, dir string, o Options) (*slots, error) {
+	s := &slots{fs: fs, dir: dir}
+	for _, k := range o.keys() {
+		key, err := hkdf.Key(sha256.New, k[:], nil, o.TerminalID+"yupos-journal-head-v1", 32)
+		if err != nil {
+			return nil, err
+		}
+		s.keys = append(s.keys, key)
+	}
+	return s, nil
+}
+
 // readSlots reads the HEAD file of a directory and changes nothing. A slot that does not verify says nothing.
 func readSlots(fs FS, dir string, o Options) (*slots, error) {
-	key, err := hkdf.Key(sha256.New, o.Key[:], nil, o.TerminalID+"yupos-journal-head-v1", 32)
+	s, err := newSlots(fs, dir, o)
 	if err != nil {
 		return nil, err
 	}
-	s := &slots{fs: fs, dir: dir, key: key}
 	f, err := fs.OpenFile(filepath.Join(dir, "HEAD"), os.O_RDONLY, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return s, nil
@@ -70,7 +82,7 @@ func (s *slots) take(raw []byte) error {
 	if allZero(raw) {
 		return nil
 	}
-	if string(raw[:8]) == headMagic && hmac.Equal(mac(s.key, raw[:slotMAC]), raw[slotMAC:]) {
+	if string(raw[:8]) == headMagic && slices.ContainsFunc(s.keys, func(k []byte) bool { return hmac.Equal(mac(k, raw[:slotMAC]), raw[slotMAC:]) }) {
 		if v := binary.BigEndian.Uint16(raw[8:]); v != version {
 			return fmt.Errorf("%w: HEAD of version %d", ErrVersion, v)
 		}
@@ -121,7 +133,7 @@ func (s *slots) put(h Head) error {
 	copy(raw[24:], h.Epoch[:])
 	binary.BigEndian.PutUint64(raw[40:], h.Sequence)
 	copy(raw[48:], h.Hash[:])
-	copy(raw[slotMAC:], mac(s.key, raw[:slotMAC]))
+	copy(raw[slotMAC:], mac(s.keys[0], raw[:slotMAC]))
 	s.counter++
 	if _, err := s.file.WriteAt(raw, int64(s.counter%2)*slotStride); err != nil {
 		return fmt.Errorf("HEAD: %w", err)

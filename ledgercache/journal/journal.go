@@ -105,6 +105,8 @@ type Options struct {
 	MirrorWithin time.Duration
 	// BeginEpoch begins a new epoch that names the old head, as a restored or imported book must.
 	BeginEpoch bool
+
+	earlier [][32]byte // the keys of the ring that Key opens
 }
 
 // Report is what opening found and did.

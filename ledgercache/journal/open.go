@@ -14,13 +14,18 @@ import (
 // open surveys both copies, decides which is the journal, and only then changes anything.
 func (j *Journal) open() (Report, error) {
 	var r Report
+	keyring, err := j.ring()
+	if err != nil {
+		return r, err
+	}
+	j.o.earlier = keyring.keys
 	m, err := j.surveyMirror()
 	if err != nil {
 		return r, err
 	}
 	p, err := take(j.primary, j.o)
 	if errors.Is(err, ErrKey) && m != nil && len(m.segments) > 0 {
-		p, err = unverified(j.primary, err), nil // the mirror proves the key
+		p, err = unverified(j.primary, j.o, err) // the mirror proves the key
 	}
 	if err != nil {
 		return r, err
@@ -46,8 +51,38 @@ func (j *Journal) open() (Report, error) {
 	if m != nil {
 		j.mirror.slots = m.slots
 	}
+	if err := keyring.keep(j.o, j.o.Dir); err != nil {
+		return r, err
+	}
+	j.onMirror(func(m *shelf) error { return keyring.keep(j.o, m.path) })
 	err = j.accept(winner, loser, &r)
 	r.MirrorErr = j.mirrorErr
+	return r, err
+}
+
+// ring reads the ring of the key, from the mirror where the directory has none.
+func (j *Journal) ring() (ring, error) {
+	r, err := readRing(j.o, j.o.Dir)
+	if j.o.Mirror == "" || err == nil && r.name != "" || err != nil && !errors.Is(err, ErrKey) && !errors.Is(err, ErrDamaged) {
+		return r, err
+	}
+	type found struct {
+		ring ring
+		err  error
+	}
+	read := make(chan found, 1) // a mount whose other end is gone hangs at the first touch
+	done := make(chan error, 1)
+	go func() {
+		there, err := readRing(j.o, j.o.Mirror)
+		read <- found{there, err}
+		done <- nil
+	}()
+	if j.await(done) != nil {
+		return r, err
+	}
+	if f := <-read; f.err == nil && f.ring.name != "" {
+		return f.ring, nil
+	}
 	return r, err
 }
 
@@ -86,10 +121,11 @@ func (j *Journal) surveyMirror() (*survey, error) {
 }
 
 // unverified is the survey of a directory of which nothing verifies while the other copy does.
-func unverified(d *shelf, cause error) *survey {
-	s := &survey{dir: d, slots: &slots{fs: d.fs, dir: d.path}}
+func unverified(d *shelf, o Options, cause error) (*survey, error) {
+	slots, err := newSlots(d.fs, d.path, o)
+	s := &survey{dir: d, slots: slots}
 	s.fault = s.damage(0, 0, asDamage(cause))
-	return s
+	return s, err
 }
 
 // judge says which copy is the journal, what the other one is worth, and why the journal must not be written. It changes
@@ -442,6 +478,15 @@ func Verify(o Options) (Report, error) {
 	if err != nil {
 		return r, err
 	}
+	dirs := []string{o.Dir}
+	if o.Mirror != "" {
+		dirs = append(dirs, o.Mirror)
+	}
+	keyring, err := readRing(o, dirs...)
+	if err != nil {
+		return r, err
+	}
+	o.earlier = keyring.keys
 	p, release, err := proof("primary", o.Dir, o)
 	if err != nil {
 		return r, err
