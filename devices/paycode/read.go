@@ -155,7 +155,7 @@ var ladder = []rung{
 	{"padded, global", onQR((*scene).padded, (*grey).global)},
 	{"adaptive 129", onQR((*scene).plain, window(129))},
 	{"bars, averaged more", onBars((*scene).whole, barPass{lines: 80, taps: 5, share: 0.3})},
-	{"bars, sharpened", onBars((*scene).whole, barPass{lines: 64, taps: 9, share: 0.2, sharpen: 2})},
+	{"bars, sharpened", onBars((*scene).small, barPass{lines: 64, taps: 9, share: 0.2, sharpen: 2})},
 }
 
 func window(side int) func(*grey) (*gozxing.BitMatrix, error) {
@@ -202,11 +202,14 @@ func onCode128(of func(*scene) *grey, harder bool) func(*scene) (string, string,
 	}
 }
 
-// onBars makes an attempt out of a picture and a way to look along its lines.
+// onBars makes an attempt out of a picture and a way to look along its lines. A picture of nothing is no attempt.
 func onBars(of func(*scene) *grey, pass barPass) func(*scene) (string, string, bool) {
 	return func(s *scene) (string, string, bool) {
-		text, ok := readBars(of(s), pass)
-		return text, SymbologyCode128, ok
+		if g := of(s); g != nil {
+			text, ok := readBars(g, pass)
+			return text, SymbologyCode128, ok
+		}
+		return "", "", false
 	}
 }
 

@@ -42,6 +42,14 @@ func (s *scene) doubled() *grey {
 	return once(&s.two, s.work.doubled)
 }
 
+// small is the picture in full where it is no larger than working size: in a larger one bars are wide enough.
+func (s *scene) small() *grey {
+	if s.full != s.work {
+		return nil
+	}
+	return s.full
+}
+
 // larger is the picture in full, or nothing where that is what was looked at already.
 func (s *scene) larger() *grey {
 	if s.full == s.work {
