@@ -102,7 +102,7 @@ func beside(b *testing.B, slow time.Duration, group int) {
 
 // BenchmarkRead reads and verifies a journal of batches of one record from the page cache.
 func BenchmarkRead(b *testing.B) {
-	j, _ := mustOpen(b, Options{Dir: "/j", TerminalID: "10000001", FS: newDisk(1, nil)})
+	j, _ := mustOpen(b, Options{Dir: "/j", TerminalID: "10000001", FS: newDisk(1)})
 	for range 20000 {
 		if _, err := j.Append([][]byte{make([]byte, 300)}); err != nil {
 			b.Fatal(err)

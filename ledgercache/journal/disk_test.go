@@ -1,9 +1,7 @@
 package journal
 
 import (
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -13,7 +11,6 @@ import (
 	"slices"
 	"sync"
 	"syscall"
-	"testing"
 )
 
 // disk is a file system in memory that forgets like a real one: what was not synced survives a power cut sector by
@@ -44,8 +41,8 @@ type inode struct {
 	resized    bool
 }
 
-func newDisk(seed uint64, s *seals) *disk {
-	return &disk{rng: rand.New(rand.NewPCG(seed, 1)), live: map[string]*inode{}, safe: map[string]*inode{}, locks: map[string]bool{}, sealed: s}
+func newDisk(seed uint64) *disk {
+	return &disk{rng: rand.New(rand.NewPCG(seed, 1)), live: map[string]*inode{}, safe: map[string]*inode{}, locks: map[string]bool{}, sealed: kept}
 }
 
 var errPower = errors.New("no power")
@@ -83,7 +80,8 @@ func (d *disk) restart() {
 }
 
 func (d *disk) afterCut() *disk {
-	to := newDisk(d.rng.Uint64(), d.sealed)
+	d.sealed.torn()
+	to := newDisk(d.rng.Uint64())
 	names := maps.Clone(d.safe)
 	for _, op := range d.ops[:d.rng.IntN(len(d.ops)+1)] {
 		op(names)
@@ -140,7 +138,7 @@ func (d *disk) OpenFile(name string, flag int, _ os.FileMode) (File, error) {
 func (d *disk) clone() *disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	to := newDisk(d.rng.Uint64(), nil)
+	to := newDisk(d.rng.Uint64())
 	for name, ino := range d.live {
 		c := &inode{live: slices.Clone(ino.live), safe: slices.Clone(ino.live), dirty: map[int64]bool{}}
 		to.live[name], to.safe[name] = c, c
@@ -273,8 +271,8 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	if due(&d.fullAt) {
 		n, fault = d.rng.IntN(len(p)), syscall.ENOSPC
 	}
-	if d.sealed != nil && filepath.Ext(f.name) != ".torn" {
-		d.sealed.see(f.ino, p, off)
+	if filepath.Ext(f.name) != ".torn" {
+		d.sealed.see(f.ino.live, p, off)
 	}
 	f.ino.put(p[:n], off)
 	if cutting { // the power goes while this is on its way: any part of it may have arrived
@@ -349,57 +347,4 @@ func (ino *inode) flush() {
 	}
 	ino.safe, ino.resized = data, false
 	clear(ino.dirty)
-}
-
-// seals remembers every text that was ever handed to a disk under a segment's salt, written whole or not, and fails the
-// test when a salt and nonce meet a second text.
-type seals struct {
-	t      *testing.T
-	n      map[[32]byte]map[int64]uint64 // by salt: offset → number of the batch that begins there
-	texts  map[[32]byte]map[uint64][32]byte
-	images int
-}
-
-func newSeals(t *testing.T) *seals {
-	return &seals{t: t, n: map[[32]byte]map[int64]uint64{}, texts: map[[32]byte]map[uint64][32]byte{}}
-}
-
-func (s *seals) see(ino *inode, p []byte, off int64) {
-	head := ino.live
-	if off == 0 {
-		head = p
-	}
-	if len(head) < headerBytes || string(head[:8]) != magic {
-		return
-	}
-	salt := [32]byte(head[56:])
-	if off == 0 {
-		p, off = p[headerBytes:], headerBytes
-	}
-	if s.n[salt] == nil {
-		s.n[salt], s.texts[salt] = map[int64]uint64{headerBytes: 1}, map[uint64][32]byte{}
-	}
-	for len(p) >= frameBytes && !allZero(p[:frameBytes]) {
-		f, whole := decodeFrame(p)
-		n := s.n[salt][off]
-		if !whole || len(p) < frameBytes+f.length || n == 0 {
-			return // a torn piece that is copied, not sealed
-		}
-		size := frameBytes + f.length
-		text := sha256.Sum256(p[:size])
-		if old, ok := s.texts[salt][n]; ok && old != text {
-			s.t.Errorf("salt %x and nonce %d sealed two texts", salt[:4], n)
-		}
-		s.texts[salt][n] = text
-		p, off = p[size:], off+int64(size)
-		s.n[salt][off] = n + 1
-	}
-}
-
-func (s *seals) String() string {
-	texts := 0
-	for _, m := range s.texts {
-		texts += len(m)
-	}
-	return fmt.Sprintf("%d torn images, %d segments, %d sealed texts", s.images, len(s.texts), texts)
 }

@@ -290,7 +290,7 @@ func TestAMirrorThatHangsIsLeftOutInTimeAndRefilledAtTheNextOpening(t *testing.T
 	for _, when := range []string{"while writing", "at the opening", "at the head"} {
 		t.Run(when, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := newDisk(1, nil)
+				d := newDisk(1)
 				h := &hanging{FS: d, dir: "/b", hold: make(chan struct{})}
 				o := Options{Dir: "/a", Mirror: "/b", TerminalID: "10000001", SegmentBytes: 16 << 10, FS: h}
 				h.on.Store(when == "at the opening")
@@ -339,7 +339,7 @@ func TestAMirrorThatHangsIsLeftOutInTimeAndRefilledAtTheNextOpening(t *testing.T
 }
 
 func TestTheNextSegmentIsWrittenThroughBesideTheAppends(t *testing.T) {
-	d := newDisk(1, newSeals(t))
+	d := newDisk(1)
 	o := Options{Dir: "/a", Mirror: "/b", TerminalID: "10000001", SegmentBytes: spareFrom, FS: d}
 	j, _, err := Open(o)
 	if err != nil {
@@ -429,7 +429,7 @@ func TestASpareThatCannotBeWrittenSealsNothing(t *testing.T) {
 	for name, fs := range map[string]*onceBad{
 		"full": {write: syscall.ENOSPC}, "failing": {write: syscall.EIO}, "failing sync": {sync: syscall.EIO},
 	} {
-		fs.FS = newDisk(1, newSeals(t))
+		fs.FS = newDisk(1)
 		j, _, err := Open(Options{Dir: "/a", TerminalID: "10000001", SegmentBytes: spareFrom, FS: fs})
 		if err != nil {
 			t.Fatal(err)
@@ -451,7 +451,7 @@ func TestASpareThatCannotBeWrittenSealsNothing(t *testing.T) {
 
 func TestAPowerCutWhileTheNextSegmentIsWrittenLosesNothing(t *testing.T) {
 	for seed := range uint64(40) {
-		d := newDisk(seed, newSeals(t))
+		d := newDisk(seed)
 		o := Options{Dir: "/a", TerminalID: "10000001", SegmentBytes: spareFrom, FS: d}
 		j, _, err := Open(o)
 		if err != nil {

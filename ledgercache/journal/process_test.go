@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		child(dir, os.Getenv(childHold) != "")
 	}
-	os.Exit(m.Run())
+	os.Exit(kept.verdict(m.Run()))
 }
 
 // child appends for ever and says each sequence that was answered.
@@ -102,6 +102,7 @@ func killChild(t *testing.T, dir string, hold bool, lines int, delay time.Durati
 		}
 	}
 	c.Wait()
+	kept.left(t, dir)
 	return answered
 }
 
