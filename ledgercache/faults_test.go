@@ -125,6 +125,7 @@ func TestWhateverCallToTheDiskFailsNothingAcknowledgedIsLost(t *testing.T) {
 			d.s.open()
 			d.holds()
 			check(t, d.s.Close())
+			kept.left(t, d.s.opts)
 			if left := leftovers(d.s.journalDir()); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}

@@ -185,6 +185,7 @@ func (d *floppy) cut() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.off = true
+	kept.torn()
 	for _, name := range slices.Sorted(maps.Keys(d.paths)) {
 		if err := d.paths[name].forget(name, d.rng); err != nil && !errors.Is(err, os.ErrNotExist) {
 			d.t.Fatal(err)
@@ -259,6 +260,9 @@ func (f *floppyFile) WriteAt(p []byte, off int64) (int, error) {
 	}
 	if err := f.remember(off, off+int64(len(p))); err != nil {
 		f.d.t.Error(err)
+	}
+	if !strings.Contains(filepath.Base(f.name), ".torn") {
+		kept.see(f.f, p, off)
 	}
 	if fault != nil { // any part of it may have arrived
 		p = p[:f.d.rng.IntN(len(p)+1)]

@@ -80,6 +80,7 @@ func TestAForeignFileThatFillsTheDiskAtAnyMomentLosesNothingAndEndsOneProcessAtM
 		if err := v.holds(); err != nil {
 			t.Fatalf("seed %d, round %d: %v", seed, round, err)
 		}
+		kept.left(t, childOptions(v.dir))
 	}
 	t.Logf("seed %d: the disk was filled %d times, %d answered steps, 0 lost, 0 torn; %d processes died of it, none on starting",
 		seed, rounds, total+len(v.answered), deaths)

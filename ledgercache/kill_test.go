@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		checkBook(dir)
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(kept.verdict(m.Run()))
 }
 
 const childWriters = 4
@@ -294,6 +294,7 @@ func TestKilledAtAnyMomentTheBookLosesNothingAndTearsNothing(t *testing.T) {
 		}
 		if err == nil {
 			err = v.holds()
+			kept.left(t, childOptions(v.dir))
 		}
 		if err != nil {
 			t.Fatalf("seed %d, round %d, %d kills at work and %d while opening: %v", seed, round, killed, opening, err)

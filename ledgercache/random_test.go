@@ -713,6 +713,7 @@ func (s *shop) abandon() {
 	_ = old.Close()
 	s.opts.Dir = dir
 	s.open()
+	kept.left(s.t, s.opts)
 }
 
 // copyWhileWorking copies the directory under a few steps, and wants the copy to be the book after one of them.
@@ -744,6 +745,7 @@ func (c *clerk) copyWhileWorking(t *testing.T) error {
 	if err != nil {
 		return err
 	}
+	kept.left(t, o)
 	for _, want := range moments {
 		if differ(want, have) == nil {
 			return sound(b)
