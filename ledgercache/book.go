@@ -110,6 +110,7 @@ type Book struct {
 	reading *reading             // nil while Badger is open
 	jobs    ulid.MonotonicReader // numbers of print jobs; the writer's own
 	steps   chan *step
+	oldest  oldest
 	lastAt  time.Time // the latest time of a record; the writer's own once it runs
 	closing chan struct{}
 	done    chan struct{} // the writer has ended

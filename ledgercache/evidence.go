@@ -95,29 +95,11 @@ func exposureAt(s state, k []byte) (e payment.Exposure, err error) {
 	return e, nil
 }
 
-// terminalExposure is what is unsettled of the whole terminal, with the time of the oldest.
-func terminalExposure(s state) (payment.Exposure, error) {
-	e, err := exposureAt(s, keyExposure)
-	if err != nil || e.Count == 0 {
-		return e, err
-	}
-	err = s.scan(prefixUpload, nil, false, func(_, v []byte) (bool, error) {
-		if len(v) != 8 {
-			return false, errRow
-		}
-		at := time.UnixMilli(int64(binary.BigEndian.Uint64(v))).UTC()
-		if e.OldestAt.IsZero() || at.Before(e.OldestAt) { // the trade that was opened first may be accepted last
-			e.OldestAt = at
-		}
-		return true, nil
-	})
-	return e, err
-}
-
 // Exposure is what the terminal has accepted offline and the ledger has not judged yet.
 func (b *Book) Exposure() (e payment.Exposure, err error) {
+	g := b.oldest.look()
 	err = b.view(func(s state) error {
-		e, err = terminalExposure(s)
+		e, err = b.terminalExposure(s, &g, true)
 		return err
 	})
 	return e, err

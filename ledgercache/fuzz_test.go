@@ -73,7 +73,7 @@ func FuzzFold(f *testing.F) {
 			t.Error("not all was folded, and nothing was said")
 		}
 		_, _ = checkBooks(ctx, s)
-		_, _ = terminalExposure(s)
+		_, _ = new(Book).terminalExposure(s, nil, false)
 		_, _ = carried(s, "")
 		w := newWindow(3) // the fold of a book that reads only
 		for _, raw := range records[:folded] {

@@ -204,7 +204,7 @@ func TestEachKeyOfTheStateBeginsWithALetterOfItsOwn(t *testing.T) {
 	seen := map[string]bool{}
 	for _, k := range [][]byte{
 		keyApplied, keyMeta, keyCounter, keyShift, keyCursor, keyNews, keyExposure, keyDigits, keyPolicy, keyDenyList, keyPins, keyFees, keyOperators,
-		keySignedHead, prefixTrade, prefixOutTrade, prefixOpenTrade, prefixSpent, prefixWallet, prefixCertUsed, prefixWalletOpen, prefixUpload, prefixDenied,
+		keySignedHead, keyTime, prefixTrade, prefixOutTrade, prefixOpenTrade, prefixSpent, prefixWallet, prefixCertUsed, prefixWalletOpen, prefixUpload, prefixDenied,
 		prefixMark, prefixDay, prefixAmount, prefixState, prefixRefund, prefixOutRefund, prefixOpenRefund, prefixTradeRefund, prefixShift, prefixPrint, prefixOpenPrint, prefixAlarm,
 		prefixDayBook, prefixDayOpen, prefixZ, prefixCarried,
 	} {

@@ -221,8 +221,9 @@ func (t *tx) convert(p payment.Payment, c Signed, clock Clock, operator string) 
 // MissingOffline is what stands between this terminal and any offline payment at the time now: nothing when it could sell
 // offline. What depends on the customer's code is not looked at.
 func (b *Book) MissingOffline(now time.Time, clock Clock) (missing []payment.Reason, err error) {
+	g := b.oldest.look()
 	err = b.view(func(s state) error {
-		k, _, _, err := b.terminalCase(s, now, clock)
+		k, _, _, err := b.terminalCase(s, &g, true, now, clock)
 		if err != nil {
 			return err
 		}
@@ -233,7 +234,7 @@ func (b *Book) MissingOffline(now time.Time, clock Clock) (missing []payment.Rea
 }
 
 // terminalCase is what a decision looks at that does not depend on the customer.
-func (b *Book) terminalCase(s state, now time.Time, clock Clock) (k payment.Case, policy Policy, deny DenyList, err error) {
+func (b *Book) terminalCase(s state, g *glimpse, committed bool, now time.Time, clock Clock) (k payment.Case, policy Policy, deny DenyList, err error) {
 	if policy, err = policyOf(s); err != nil {
 		return k, policy, deny, err
 	}
@@ -247,7 +248,7 @@ func (b *Book) terminalCase(s state, now time.Time, clock Clock) (k payment.Case
 	if k.BookUnconfirmed, err = b.unconfirmed(s); err != nil {
 		return k, policy, deny, err
 	}
-	k.Terminal, err = terminalExposure(s)
+	k.Terminal, err = b.terminalExposure(s, g, committed)
 	return k, policy, deny, err
 }
 
@@ -266,7 +267,7 @@ func (b *Book) unconfirmed(s state) (bool, error) {
 
 // decideOffline reads everything that the decision looks at, and decides.
 func (t *tx) decideOffline(p payment.Payment, c Signed, clock Clock, converting bool) (payment.Reason, Acceptance, error) {
-	k, policy, deny, err := t.book.terminalCase(t.state, c.ScannedAt, clock)
+	k, policy, deny, err := t.book.terminalCase(t.state, t.glimpse(), len(t.moved) == 0, c.ScannedAt, clock)
 	if err != nil {
 		return "", Acceptance{}, err
 	}

@@ -1,7 +1,10 @@
 package ledgercache
 
 import (
+	"math/rand/v2"
+	"slices"
 	"testing"
+	"time"
 
 	"yupos/ledgercache/payment"
 )
@@ -45,5 +48,47 @@ func TestUploadsAreRecordedBeforeTheyLeaveAndJudgedInOneStep(t *testing.T) {
 	check(t, err)
 	if len(again) != 2 || again[0].UploadAsks != 2 {
 		t.Errorf("sent again %+v", again)
+	}
+}
+
+// TestTheOldestUploadIsRightWhateverCameAndWent compares what the book remembers with a scan, after every step, over
+// acceptances, judgements, clocks that go back, and restarts.
+func TestTheOldestUploadIsRightWhateverCameAndWent(t *testing.T) {
+	s, _ := offlineShop(t)
+	var open []payment.Payment
+	dice := rand.New(rand.NewPCG(1, 2))
+	for n := range 60 {
+		switch roll := dice.IntN(10); {
+		case roll < 5 && len(open) < 45:
+			s.pass(time.Duration(dice.IntN(2000)-300) * time.Millisecond)
+			if p := s.offline(n, 1, s.signedBy(byte(n), uint32(n+1))); p.State == payment.AcceptedOffline {
+				open = append(open, p)
+			}
+		case roll < 9 && len(open) > 0:
+			at := dice.IntN(len(open))
+			a := s.paid(open[at])
+			a.To = payment.OpUpload
+			if _, err := s.RecordUploads(ctx, []string{open[at].TradeNo}); err != nil {
+				t.Fatal(err)
+			}
+			check(t, s.AnswerUploads(ctx, []payment.Answered{a}))
+			open = slices.Delete(open, at, at+1)
+		default:
+			s.reopen()
+		}
+		var want time.Time
+		for _, p := range open {
+			if want.IsZero() || p.AcceptedAt.Before(want) {
+				want = p.AcceptedAt
+			}
+		}
+		for range 2 { // from a scan, and from memory
+			if e, err := s.Exposure(); err != nil || e.Count != len(open) || !e.OldestAt.Equal(want) {
+				t.Fatalf("step %d: %+v, %v; want %d since %v", n, e, err, len(open), want)
+			}
+		}
+	}
+	if len(open) == 0 {
+		t.Error("nothing was open at the end")
 	}
 }

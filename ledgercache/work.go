@@ -110,8 +110,9 @@ func (b *Book) page(prefix []byte, after string, limit int, take func(s state, n
 // Queue is what the ledger still has to say, with the time of the oldest: every trade that was sent, shown or accepted
 // offline and has not ended, and open refunds. It does not read the uploads.
 func (b *Book) Queue() (q payment.Exposure, err error) {
+	g := b.oldest.look()
 	err = b.view(func(s state) error {
-		if q, err = terminalExposure(s); err != nil {
+		if q, err = b.terminalExposure(s, &g, true); err != nil {
 			return err
 		}
 		add := func(fen money.Fen, at time.Time) error {

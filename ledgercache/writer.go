@@ -25,7 +25,8 @@ type tx struct {
 	state   state
 	badger  *badger.Txn // what state writes to
 	at      time.Time
-	timed   bool // a signed time is among the records
+	moved   []moved // what the group did to the queue of uploads
+	timed   bool    // a signed time is among the records
 	records [][]byte
 	keys    [][]byte // decisive ones that the records make present
 	changes []Change
@@ -183,6 +184,7 @@ func (b *Book) commit(t *tx) error {
 	if err := applied(t.badger); err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
+	b.oldest.remember(t)
 	b.known.add(t.keys, b.journal.Head())
 	b.saveKnown()
 	return nil
@@ -241,5 +243,6 @@ func (t *tx) emit(kind recordKind, body any) error {
 	t.keys = append(t.keys, keys...)
 	t.records = append(t.records, raw)
 	t.changes = append(t.changes, changes...)
+	t.queueMoved(kind, changes)
 	return nil
 }

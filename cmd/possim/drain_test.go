@@ -21,6 +21,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -251,6 +252,7 @@ func (b *backlog) one(i int) error {
 // drained is what a drain was like.
 type drained struct {
 	took  time.Duration
+	cpu   time.Duration   // of both ends, in this process
 	heap  uint64          // the largest
 	sales []time.Duration // from submission to SUCCESS, made while it lasted
 }
@@ -268,7 +270,7 @@ func (d drained) slowest(inHundred int) time.Duration {
 func (b *backlog) drain(selling bool) (d drained) {
 	b.t.Helper()
 	runtime.GC()
-	began := time.Now()
+	began, used := time.Now(), cpuTime(b.t)
 	up, stop := b.line()
 	defer stop()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -281,7 +283,7 @@ func (b *backlog) drain(selling bool) (d drained) {
 		e, err := b.book.Exposure()
 		must(b.t, err)
 		if e.Count == 0 {
-			d.took = time.Since(began)
+			d.took, d.cpu = time.Since(began), cpuTime(b.t)-used
 			return d
 		}
 		if selling && n%5 == 0 && up.State().Up {
@@ -291,6 +293,14 @@ func (b *backlog) drain(selling bool) (d drained) {
 			b.t.Fatalf("%d are left", e.Count)
 		}
 	}
+}
+
+// cpuTime is what this process has used of all processors.
+func cpuTime(t testing.TB) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	must(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // live is one sale by an ONLINE code, from its submission to SUCCESS in the book.
@@ -340,6 +350,7 @@ func BenchmarkDrain(b *testing.B) {
 		d := w.drain(false)
 		b.StopTimer()
 		b.ReportMetric(float64(n)/d.took.Seconds(), "payments/s")
+		b.ReportMetric(float64(d.cpu.Microseconds())/float64(n), "cpu-µs/payment")
 		b.ReportMetric(float64(d.heap)/(1<<20), "heap-MiB")
 		w.sound(n)
 	}
