@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		child(dir)
 	}
+	if dir := os.Getenv(longDir); dir != "" {
+		longChild(dir)
+	}
 	if dir := os.Getenv(checkDir); dir != "" {
 		checkBook(dir)
 		os.Exit(0)

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -145,15 +147,130 @@ func longBook(b *testing.B) Options {
 	return o
 }
 
+// longDir names a long book in which a child sells longKilled payments and then kills itself.
+const longDir = "BOOK_CHILD_LONG"
+
+const longKilled = 3000
+
+func longChild(dir string) {
+	b, err := Open(ctx, longOptions(dir))
+	if err == nil {
+		err = b.Err()
+	}
+	for n := range longKilled {
+		if err == nil {
+			err = longSale(b, fmt.Sprint(NewTradeNo(time.Now()), n))
+		}
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+		fmt.Println(err)
+	}
+	select {}
+}
+
+// longSale is a sale that is answered.
+func longSale(b *Book, out string) error {
+	p, _, err := b.OpenTrade(ctx, New{OutTradeNo: out, Mode: payment.ByCode, TotalFen: 1250, OperatorID: "op1", BodyHash: []byte(out),
+		Code: &Code{Text: out, ScannedAt: b.now()}})
+	if err != nil {
+		return err
+	}
+	_, err = b.Answer(ctx, payment.Answered{TradeNo: p.TradeNo, To: payment.OpPay, State: payment.Success, TotalFen: 1250, PaidFen: 1250,
+		FeeFen: 5, PaidAt: b.now(), LedgerNo: NewTradeNo(b.now())})
+	return err
+}
+
+// longReady is a long book with a cache that was stopped cleanly.
+func longReady(b *testing.B) Options {
+	b.Helper()
+	o := longBook(b)
+	book, err := Open(ctx, o)
+	must(b, err)
+	must(b, book.Err())
+	must(b, book.Close())
+	must(b, book.putRun(runMark{})) // as if it had been compared
+	return o
+}
+
+// From the start of the process to the answer of the first sale: after a clean stop (limit 2 s), and after a kill with a
+// few thousand sales behind the last tables (limit 3 s), while the cache is compared behind it.
+func BenchmarkFirstSale(b *testing.B) {
+	o := longReady(b)
+	first := func(b *testing.B) {
+		before := cpuSeconds(b)
+		book, err := Open(ctx, o)
+		must(b, err)
+		must(b, longSale(book, NewTradeNo(time.Now())))
+		b.StopTimer()
+		b.ReportMetric(cpuSeconds(b)-before, "cpu-s")
+		must(b, book.Close())
+		b.StartTimer()
+	}
+	b.Run("after a clean stop", func(b *testing.B) {
+		for b.Loop() {
+			first(b)
+		}
+	})
+	b.Run("after a kill", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			c := exec.Command(os.Args[0])
+			c.Env = append(os.Environ(), longDir+"="+o.Dir)
+			if out, err := c.CombinedOutput(); c.ProcessState.ExitCode() != -1 || len(out) > 0 {
+				b.Fatalf("%s %v", out, err)
+			}
+			b.StartTimer()
+			first(b)
+		}
+	})
+}
+
+// The comparison of a whole cache with its journal after a kill, at half of the time, and sales of one till meanwhile.
+func BenchmarkCompareWhileSelling(b *testing.B) {
+	o := longReady(b)
+	for b.Loop() {
+		must(b, os.Remove(o.Dir+"/cache.clean"))
+		book, err := Open(ctx, o)
+		must(b, err)
+		sales := 0
+		for checked := false; !checked; sales++ {
+			must(b, longSale(book, fmt.Sprint(NewTradeNo(time.Now()), sales)))
+			select {
+			case <-book.Checked():
+				checked = true
+			case <-book.Failed():
+				b.Fatal(book.Err())
+			case <-time.After(100 * time.Millisecond): // a customer in front of the till is slower
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(sales)-100, "ms/sale")
+		must(b, book.Close())
+	}
+	b.ReportMetric(float64(longCount())*float64(b.N)/b.Elapsed().Seconds(), "payments/s")
+}
+
+// cpuSeconds is what this process has computed.
+func cpuSeconds(b *testing.B) float64 {
+	var u syscall.Rusage
+	must(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}
+
 // The cache derived anew from a whole journal (limit 40,000 payments a second; inside the memory limit 12,000).
 func BenchmarkRebuild(b *testing.B) {
 	o := longBook(b)
 	for b.Loop() {
 		must(b, os.RemoveAll(o.Dir+"/cache"))
+		before := cpuSeconds(b)
 		book, err := Open(ctx, o)
 		must(b, err)
 		must(b, book.Err())
 		b.StopTimer()
+		b.ReportMetric((cpuSeconds(b)-before)*1e6/float64(longCount()), "cpu-µs/payment")
 		must(b, book.Close())
 		b.StartTimer()
 	}

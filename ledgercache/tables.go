@@ -58,7 +58,7 @@ func checkTables(o badger.Options) (err error) {
 		g.Go(func() error {
 			return checkTable(table.NewFilename(id, o.Dir), table.Options{
 				ReadOnly: true, BlockSize: o.BlockSize, TableSize: uint64(o.BaseTableSize), Compression: t.Compression,
-				ChkMode: options.OnTableRead, DataKey: dataKey, IndexCache: indexes,
+				ChkMode: options.NoVerification, DataKey: dataKey, IndexCache: indexes,
 			})
 		})
 	}
@@ -101,6 +101,11 @@ func checkTable(path string, o table.Options) (err error) {
 	t, err := table.OpenTable(f, o) // closes f where it fails
 	if err != nil {
 		return fmt.Errorf("%w: %w", errTable, err)
+	}
+	t.StaleDataSize() // has the index decrypted and cached once, and not for each block
+	o.IndexCache.Wait()
+	if err := t.VerifyChecksum(); err != nil {
+		return errors.Join(fmt.Errorf("%w: %w", errTable, err), t.Close(-1))
 	}
 	return t.Close(-1)
 }
