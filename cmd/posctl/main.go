@@ -120,7 +120,7 @@ func (t *tool) command() *cobra.Command {
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) != n {
-			return usage("用法 · usage: posctl %s %s", c.Name(), what)
+			return usage("用法 · usage: %s %s", c.CommandPath(), what)
 		}
 		return nil
 	}

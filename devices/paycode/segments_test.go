@@ -91,7 +91,7 @@ func TestTheEncodersSegmentsAreWhatWeCountOn(t *testing.T) {
 		"online: good":  "[{numeric 18}]",
 		"signed: good":  "[{byte 328}]",
 		"receipt: good": "[{byte 220}]",
-		"order: good":   "[{numeric 20} {byte 5} {numeric 52} {alphanumeric 41} {numeric 8} {byte 5} {numeric 6} {alphanumeric 24} {numeric 22} {byte 5} {numeric 4} " +
+		"order: good": "[{numeric 20} {byte 5} {numeric 52} {alphanumeric 41} {numeric 8} {byte 5} {numeric 6} {alphanumeric 24} {numeric 22} {byte 5} {numeric 4} " +
 			"{byte 86} {numeric 4} {alphanumeric 4}]",
 	} {
 		p := must[Picture](t)(Draw(f.text(t, name)))
