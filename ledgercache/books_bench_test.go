@@ -1,8 +1,11 @@
 package ledgercache
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io/fs"
+	mrand "math/rand/v2"
+	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -101,21 +104,95 @@ func BenchmarkDayOf5000(b *testing.B) {
 	})
 }
 
-// Bytes on disk for one online payment with its paper (limit 1,200, journal and cache together).
+// Bytes on disk for one online payment with its paper (limit 1,200, journal and cache together), and for one that was taken
+// offline on its SIGNED code, uploaded in batches of 50 with its evidence, judged and printed (limit 1,600).
 func BenchmarkBytesPerPayment(b *testing.B) {
-	const count = 20000
-	for b.Loop() {
-		s := benchBook(b)
-		for n := range count {
-			s.sale(b, n)
+	b.Run("online", func(b *testing.B) {
+		const count = 20_000
+		for b.Loop() {
+			s := benchBook(b)
+			for n := range count {
+				s.sale(b, n)
+			}
+			weigh(b, s, count)
 		}
-		must(b, s.db.Flatten(2))
-		must(b, s.Close())
-		journal, cache := size(b, s.journalDir(), ""), size(b, s.cacheDir(), ".sst")
-		b.ReportMetric(float64(journal)/count, "journal-B/payment")
-		b.ReportMetric(float64(cache)/count, "cache-B/payment")
-		b.ReportMetric(float64(journal+cache)/count, "B/payment")
+	})
+	b.Run("offline", func(b *testing.B) {
+		const count = 10_000
+		for b.Loop() {
+			s, rng := benchBook(b), mrand.NewChaCha8([32]byte{7})
+			for n := 0; n < count; n += 50 {
+				s.salesOffline(b, n, 50, rng)
+			}
+			weigh(b, s, count)
+		}
+	})
+}
+
+// weigh closes a book and reports what it takes on the disk.
+func weigh(b *testing.B, s *shop, count float64) {
+	must(b, s.db.Flatten(2))
+	must(b, s.Close())
+	journal, tables := float64(size(b, s.journalDir(), "")), float64(size(b, s.cacheDir(), ".sst"))
+	known := 0.0
+	paths, err := filepath.Glob(filepath.Join(s.cacheDir(), "known-*"))
+	must(b, err)
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		must(b, err)
+		known += float64(info.Size())
 	}
+	b.ReportMetric(journal/count, "journal-B/payment")
+	b.ReportMetric(tables/count, "tables-B/payment")
+	b.ReportMetric(known/count, "known-B/payment")
+	b.ReportMetric((journal+tables+known)/count, "B/payment")
+}
+
+// salesOffline are sales with codes and signatures as random as real ones, from the scan to the paper and the judgement.
+func (s *shop) salesOffline(b *testing.B, from, count int, rng *mrand.ChaCha8) {
+	random := func(n int) []byte {
+		raw := make([]byte, n)
+		_, _ = rng.Read(raw) // it never fails
+		return raw
+	}
+	var nos []string
+	var judged []payment.Answered
+	for n := from; n < from+count; n++ {
+		no := NewTradeNo(s.clock())
+		must(b, s.do(ctx, func(t *tx) error {
+			shift, err := t.shiftFor("op1")
+			if err != nil {
+				return err
+			}
+			out := fmt.Sprintf("20261123%010d", n)
+			if err := t.emit(recOpened, payment.Opened{TradeNo: no, OutTradeNo: out, Mode: payment.ByCode, TotalFen: 1250,
+				Subject: "可口可乐 330ml", OperatorID: "op1", ShiftID: shift, BodyHash: random(32)}); err != nil {
+				return err
+			}
+			code := base64.StdEncoding.EncodeToString(random(244))
+			if err := t.emit(recAccepted, payment.Accepted{TradeNo: no, Code: code, Spent: random(32), Wallet: random(32), Counter: uint32(n + 1),
+				Token: random(8), ScannedAt: t.at, Accept: random(184)}); err != nil {
+				return err
+			}
+			_, err = t.printed(no)
+			return err
+		}))
+		jobs, err := s.OpenPrints()
+		must(b, err)
+		for _, j := range jobs {
+			_, err := s.RecordPrintSent(ctx, j.ID)
+			must(b, err)
+			_, err = s.FinishPrint(ctx, j.ID, PrintPrinted)
+			must(b, err)
+		}
+		nos = append(nos, no)
+		judged = append(judged, payment.Answered{TradeNo: no, To: payment.OpUpload, State: payment.Success, TotalFen: 1250, PaidFen: 1250, FeeFen: 5,
+			PaidAt: s.clock(), LedgerNo: NewTradeNo(s.clock())})
+		s.pass(7 * time.Second)
+	}
+	_, err := s.RecordUploads(ctx, nos)
+	must(b, err)
+	must(b, s.AnswerUploads(ctx, judged))
 }
 
 // heap is what is alive on the heap, in bytes.
