@@ -50,13 +50,14 @@ type bookTool struct {
 	quiet      bool
 	json       bool
 	bundle     string
+	days       int
 	told       time.Time
 }
 
 func bookCommands(stdout, stderr io.Writer) []*cobra.Command {
 	t := &bookTool{out: stdout, err: stderr}
 	journal := &cobra.Command{Use: "journal", Short: "账本：核验、导出、导入 · prove the book, carry it to another machine", RunE: func(*cobra.Command, []string) error {
-		return fmt.Errorf("%w: posd journal verify|export|import|rekey -c FILE", errUsage)
+		return fmt.Errorf("%w: posd journal verify|export|import|rekey|archive -c FILE", errUsage)
 	}}
 	verify := t.command("verify", "核验每条记录、每笔余额与缓存 · prove every record, every balance and the cache", noArgs, t.verify)
 	verify.Flags().BoolVar(&t.json, "json", false, "JSON")
@@ -74,7 +75,9 @@ func bookCommands(stdout, stderr io.Writer) []*cobra.Command {
 	restore := t.command("restore FILE", "从备份恢复账本 · restore the book from a backup", oneFile, t.restore)
 	rekey := t.command("rekey", "更换账本密钥，终端须已停机 · seal the book under a new key from now on; the daemon must be stopped", noArgs, t.rekey)
 	rekey.Flags().StringVar(&t.to, "to", "", "密钥由 systemd 凭据给出时，新密钥写入此文件 · where the key is a credential of systemd: the file for the new one")
-	journal.AddCommand(verify, export, imported, rekey)
+	archive := t.command("archive", "把 400 天以前的账本段移到 book.archive，终端须已停机 · move segments older than 400 days to book.archive; the daemon must be stopped", noArgs, t.archive)
+	archive.Flags().IntVar(&t.days, "days", int(ledgercache.KeepFor.Hours()/24), "至少保留的天数，不少于 400 · days to keep here, at least 400")
+	journal.AddCommand(verify, export, imported, rekey, archive)
 	return []*cobra.Command{journal, backup, restore}
 }
 
@@ -123,7 +126,7 @@ func (t *bookTool) place() (ledgercache.Options, config.Config, error) {
 		return ledgercache.Options{}, cfg, err
 	}
 	return ledgercache.Options{
-		Dir: cfg.Terminal.DataDir, Mirror: cfg.Book.Mirror, TerminalID: cfg.Terminal.ID, Software: "posd " + Version, Log: slog.New(slog.DiscardHandler),
+		Dir: cfg.Terminal.DataDir, Mirror: cfg.Book.Mirror, Archive: cfg.Book.Archive, TerminalID: cfg.Terminal.ID, Software: "posd " + Version, Log: slog.New(slog.DiscardHandler),
 	}, cfg, nil
 }
 
@@ -248,6 +251,7 @@ func sayBook(err error) error {
 		{ledgercache.ErrNotFound, "这里没有账本", "there is no book here"},
 		{ledgercache.ErrDamaged, "账本已损坏，请先核验", "the book is damaged, verify it first"},
 		{ledgercache.ErrInUse, "终端正在运行，请先停机", "a daemon has the book; stop it first"},
+		{ledgercache.ErrArchiveAway, "归档目录读不到，请接回该盘", "the archive cannot be read; put its disk back"},
 		{errPassphrase, "口令不符，未做任何改动", "the passphrase is not right, nothing was changed"},
 	} {
 		if errors.Is(err, w.is) {
@@ -497,5 +501,23 @@ func (t *bookTool) rekey(c *cobra.Command, _ []string) error {
 		return err
 	}
 	_, err = fmt.Fprintf(t.out, "已更换账本密钥：下次启动起以新密钥封存，旧记录仍可读，缓存将自动重建。请重新备份 %s\nthe book has a new key: what is written from the next start on is sealed under it; back %s up anew\n", path, path)
+	return err
+}
+
+// archive moves old segments away from the book's disk.
+func (t *bookTool) archive(c *cobra.Command, _ []string) error {
+	o, cfg, err := t.book()
+	if err != nil {
+		return err
+	}
+	least := int(ledgercache.KeepFor.Hours() / 24)
+	if cfg.Book.Archive == "" || t.days < least {
+		return fmt.Errorf("%w: 需要配置 book.archive，且 --days 不少于 %d · book.archive must be set, and --days at least %d", errUsage, least, least)
+	}
+	moved, err := ledgercache.Archive(c.Context(), o, time.Now().AddDate(0, 0, -t.days))
+	if err != nil {
+		return sayBook(err)
+	}
+	_, err = fmt.Fprintf(t.out, "已归档 %d 段到 %s，它们仍是账本的一部分，请勿移走\n%d segments moved to %s; they stay a part of the book, keep them there\n", moved, cfg.Book.Archive, moved, cfg.Book.Archive)
 	return err
 }

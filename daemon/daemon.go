@@ -90,13 +90,16 @@ func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Daemon, er
 	}
 	clock := newClock(time.Duration(cfg.Clock.OfflineBootHours) * time.Hour)
 	d.book, err = ledgercache.Open(ctx, ledgercache.Options{
-		Dir: cfg.Terminal.DataDir, Mirror: cfg.Book.Mirror, Key: id.BookKey, TerminalID: cfg.Terminal.ID, Software: "posd " + Version,
+		Dir: cfg.Terminal.DataDir, Mirror: cfg.Book.Mirror, Archive: cfg.Book.Archive, Key: id.BookKey, TerminalID: cfg.Terminal.ID, Software: "posd " + Version,
 		Clock: clock, ShiftAutoOpen: cfg.Shift.AutoOpen, AutoPrint: cfg.Printer.Port != "" && cfg.Printer.Auto, Log: log,
 		Reserve: int64(cfg.Book.ReserveMB) << 20, Suspect: os.Getenv(suspectEnv) != "", ReadOnly: sealsOf(os.Getenv(sealedEnv)).readOnly(time.Now()),
 		Pins: id.Pins, Sign: signer(cfg.Terminal.ID, id.Key),
 	})
 	if errors.Is(err, ledgercache.ErrInUse) {
 		err = fmt.Errorf("账本正被另一个进程使用，未做任何改动 · %w", err)
+	}
+	if errors.Is(err, ledgercache.ErrArchiveAway) {
+		err = fmt.Errorf("账本归档目录 book.archive 读不到，缓存需要它才能重建，未做任何改动；请接回该盘后再启动 · book.archive cannot be read and the cache has to be made anew from it: %w", err)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.listener.Close())

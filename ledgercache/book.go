@@ -67,6 +67,7 @@ const maxGroup = 64
 type Options struct {
 	Dir           string   // holds journal/ and cache/
 	Mirror        string   // a second place for the journal, on another device; "" for none
+	Archive       string   // where closed segments of the journal may have been moved to; "" for nowhere
 	Key           [32]byte // the book key; the cache's key is derived from it
 	TerminalID    string   // 8 digits
 	Software      string   // noted in the journal at every start

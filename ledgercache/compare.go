@@ -3,6 +3,7 @@ package ledgercache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -48,7 +49,7 @@ func (b *Book) compareCache(ctx context.Context) {
 		switch {
 		case ctx.Err() != nil || b.Err() != nil:
 			return
-		case errors.Is(diskFull(err), ErrDiskFull):
+		case errors.Is(diskFull(err), ErrDiskFull), errors.Is(err, ErrArchiveAway):
 			b.log.Warn("cache not compared with the journal", slog.Any("err", err))
 			wait = compareAgain
 		case err != nil:
@@ -75,6 +76,9 @@ func paused(ctx context.Context, wait time.Duration) bool {
 
 // compareNow compares one moment of the cache with what the journal gives up to it.
 func (b *Book) compareNow(ctx context.Context) (err error) {
+	if b.report.First > 1 { // the next start may have the archive again
+		return fmt.Errorf("%w: the journal begins at sequence %d", ErrArchiveAway, b.report.First)
+	}
 	if err := b.roomToCompare(); err != nil {
 		return err
 	}

@@ -180,6 +180,9 @@ func (b *Book) rebuild(ctx context.Context, cause error) error {
 	if err := b.closeDB(); err != nil {
 		b.log.Warn("cache set aside without closing", slog.Any("err", err))
 	}
+	if b.report.First > 1 {
+		return fmt.Errorf("%w: it begins at sequence %d", ErrArchiveAway, b.report.First)
+	}
 	if err := b.roomToRebuild(); err != nil {
 		return err
 	}

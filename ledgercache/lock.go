@@ -62,6 +62,6 @@ func PrepareKey(o Options, next [32]byte) error {
 	}
 	defer lock.Close()
 	return journal.PrepareKey(journal.Options{
-		Dir: filepath.Join(o.Dir, "journal"), Mirror: o.Mirror, Key: o.Key, TerminalID: o.TerminalID, Log: o.Log, FS: o.FS,
+		Dir: filepath.Join(o.Dir, "journal"), Mirror: o.Mirror, Key: o.Key, TerminalID: o.TerminalID, Log: o.Log, FS: o.FS, Archive: o.Archive,
 	}, next)
 }

@@ -53,7 +53,7 @@ func (b *Book) open(ctx context.Context) error {
 	}
 	j, report, err := journal.Open(journal.Options{
 		Dir: b.journalDir(), Mirror: b.opts.Mirror, Key: b.opts.Key, TerminalID: b.opts.TerminalID, Log: b.log,
-		Witnesses: append(cacheWitness(mark), knownWitness(reached)...), FS: b.opts.FS,
+		Witnesses: append(cacheWitness(mark), knownWitness(reached)...), FS: b.opts.FS, Archive: b.opts.Archive,
 	})
 	if err != nil {
 		_ = closeIf(db) // the journal's error is the one that matters

@@ -51,7 +51,7 @@ type reading struct {
 
 // canRead reports whether a book that does not open for this cause is still worth reading.
 func canRead(ctx context.Context, cause error) bool {
-	for _, never := range []error{journal.ErrKey, journal.ErrVersion, journal.ErrLocked, journal.ErrOptions} {
+	for _, never := range []error{journal.ErrKey, journal.ErrVersion, journal.ErrLocked, journal.ErrOptions, ErrArchiveAway} {
 		if errors.Is(cause, never) {
 			return false
 		}
@@ -123,7 +123,7 @@ func (b *Book) readJournal() (found bool, err error) {
 		return false, err
 	}
 	j, report, err := journal.Open(journal.Options{
-		Dir: b.journalDir(), Mirror: b.opts.Mirror, Key: b.opts.Key, TerminalID: b.opts.TerminalID, Log: b.log, FS: b.opts.FS, ReadOnly: true,
+		Dir: b.journalDir(), Mirror: b.opts.Mirror, Key: b.opts.Key, TerminalID: b.opts.TerminalID, Log: b.log, FS: b.opts.FS, Archive: b.opts.Archive, ReadOnly: true,
 	})
 	if err != nil {
 		return false, err

@@ -113,7 +113,7 @@ type prover struct {
 }
 
 func (v *prover) options(readOnly bool) journal.Options {
-	return journal.Options{Dir: v.journal, Mirror: v.mirror, Key: v.o.Key, TerminalID: v.o.TerminalID, Log: v.o.Log, FS: v.o.FS, ReadOnly: readOnly}
+	return journal.Options{Dir: v.journal, Mirror: v.mirror, Key: v.o.Key, TerminalID: v.o.TerminalID, Log: v.o.Log, FS: v.o.FS, Archive: v.o.Archive, ReadOnly: readOnly}
 }
 
 // copyJournal copies a journal that is being written: the witnesses first, so that the copy never witnesses more than it

@@ -250,3 +250,14 @@ func TestTheBookGetsANewKeyAndTheOldOneOpensNothingNewer(t *testing.T) {
 	}
 	w.expect(1, "", "journal", "verify", "-q", "-c", w.config())
 }
+
+func TestOnlyWhatIsOlderThanFourHundredDaysIsArchived(t *testing.T) {
+	w := startWorld(t)
+	w.pay("T1", 1250, w.code("13800000001", "ONLINE"))
+	w.sim("POST", "/terminal", object{"action": "kill"})
+	w.expect(2, "book.archive", "journal", "archive", "-c", w.config())
+	t.Setenv("POSD_BOOK_ARCHIVE", filepath.Join(w.dir, "archive"))
+	w.expect(2, "400", "journal", "archive", "-c", w.config(), "--days", "30")
+	w.expect(0, "已归档 0 段", "journal", "archive", "-c", w.config())
+	w.expect(0, "核验通过", "journal", "verify", "-q", "-c", w.config())
+}

@@ -98,6 +98,7 @@ type Shift struct{ AutoOpen bool }
 // Book is how the book is kept.
 type Book struct {
 	Mirror    string
+	Archive   string // where closed segments of the journal were moved to
 	KeyFile   string // of the book's key; "" = book.key in the identity directory
 	ReserveMB int    // of the disk, kept free: below it nothing new is taken
 }
@@ -184,7 +185,7 @@ func (c *Config) settle(dir string) {
 	if full, err := filepath.Abs(dir); err == nil {
 		dir = full
 	}
-	for _, p := range []*string{&c.Terminal.IdentityDir, &c.Terminal.DataDir, &c.Book.Mirror, &c.Book.KeyFile, &c.Scanner.Port, &c.Printer.Port, &c.Display.Port} {
+	for _, p := range []*string{&c.Terminal.IdentityDir, &c.Terminal.DataDir, &c.Book.Mirror, &c.Book.Archive, &c.Book.KeyFile, &c.Scanner.Port, &c.Printer.Port, &c.Display.Port} {
 		abs(p)
 	}
 	for i := range c.Web.Tokens {

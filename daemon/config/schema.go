@@ -42,6 +42,7 @@ var rules = map[string]rule{
 	"display.profile":          text(func(c *Config) *string { return &c.Display.Profile }, oneOf("bonrix")),
 	"shift.auto_open":          flag(func(c *Config) *bool { return &c.Shift.AutoOpen }),
 	"book.mirror":              text(func(c *Config) *string { return &c.Book.Mirror }, anyText),
+	"book.archive":             text(func(c *Config) *string { return &c.Book.Archive }, anyText),
 	"book.key_file":            text(func(c *Config) *string { return &c.Book.KeyFile }, anyText),
 	"book.reserve_mb":          number(func(c *Config) *int { return &c.Book.ReserveMB }, 32, 65536),
 	"clock.offline_boot_hours": number(func(c *Config) *int { return &c.Clock.OfflineBootHours }, 0, 72),

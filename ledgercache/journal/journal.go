@@ -106,6 +106,9 @@ type Options struct {
 	// BeginEpoch begins a new epoch that names the old head, as a restored or imported book must.
 	BeginEpoch bool
 
+	// Archive is where closed segments may have been moved to; "" = nowhere.
+	Archive string
+
 	earlier [][32]byte // the keys of the ring that Key opens
 }
 
@@ -191,6 +194,9 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.FS == nil {
 		o.FS = OS
+	}
+	if _, wrapped := o.FS.(withArchive); !wrapped {
+		o.FS = o.archived()
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
