@@ -81,7 +81,7 @@ func (b *Book) derive(ctx context.Context, p plan) (d *derivation, err error) {
 	if d.head.Sequence != p.upto.Sequence || d.head.Hash != p.upto.Hash {
 		return d, fmt.Errorf("%w: sequence %d of the journal is not what it was", journal.ErrDamaged, p.upto.Sequence)
 	}
-	return d, nil
+	return d, d.settle()
 }
 
 // tell adds what a record tells of to what is known, or holds it against what should be known.

@@ -184,6 +184,21 @@ func (s *spilling) scan(prefix, from []byte, newestFirst bool, each func(k, v []
 	return found.scan(prefix, from, newestFirst, each)
 }
 
+// settle lets go of what only folding needs: then the runs of a long journal are merged within the memory of a small machine.
+func (s *spilling) settle() error {
+	if len(s.runs) == 0 {
+		return nil
+	}
+	if err := errors.Join(s.spill(s.old), s.spill(s.young)); err != nil {
+		return err
+	}
+	s.old, s.young, s.used = map[string]*cell{}, map[string]*cell{}, 0
+	for _, r := range s.runs {
+		r.bloom = nil
+	}
+	return nil
+}
+
 // merge calls each for every key with the prefix, sorted, with its newest value. Key and value are valid during the call only.
 func (s *spilling) merge(prefix []byte, each func(k, v []byte) error) error {
 	var m merging
@@ -283,7 +298,7 @@ func (m *merging) step() error {
 // run is a sorted file of blocks, each compressed and sealed.
 type run struct {
 	file   *os.File
-	bloom  *z.Bloom
+	bloom  *z.Bloom // nil when nothing is looked up any more
 	blocks []block
 }
 
@@ -295,7 +310,7 @@ type block struct {
 }
 
 // blockBytes is about how long a block of a run is before it is compressed.
-const blockBytes = 16 << 10
+const blockBytes = 32 << 10
 
 // spill writes cells as a run. A key that is gone and never was in a run leaves no trace.
 func (s *spilling) spill(cells map[string]*cell) error {
@@ -313,7 +328,7 @@ func (s *spilling) spill(cells map[string]*cell) error {
 	if err != nil {
 		return err
 	}
-	r := &run{file: f, bloom: z.NewBloomFilter(float64(len(keys)), 0.01)}
+	r := &run{file: f, bloom: z.NewBloomFilter(float64(len(keys)), 0.05)}
 	s.runs = append(s.runs, r)
 	if err := os.Remove(f.Name()); err != nil { // it ends with this process, however that ends
 		return err
@@ -403,7 +418,7 @@ func (r *run) blockOf(k []byte) int {
 }
 
 func (r *run) get(s *spilling, k []byte, hash uint64) (v []byte, gone, found bool, err error) {
-	if !r.bloom.Has(hash) {
+	if r.bloom != nil && !r.bloom.Has(hash) {
 		return nil, false, false, nil
 	}
 	n := r.blockOf(k)
