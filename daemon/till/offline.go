@@ -151,7 +151,7 @@ func (t *Till) withdraw(ctx context.Context, p payment.Payment, operatorID strin
 
 // offlineReady says whether the shop could take an offline payment now, and what is missing by its name.
 func (t *Till) offlineReady() (OfflineReady, error) {
-	ready := OfflineReady{Missing: []string{}}
+	ready := OfflineReady{Missing: []string{}, Words: []Warning{}}
 	now := t.o.Now()
 	missing, err := t.book.MissingOffline(now, t.o.Clock())
 	if err != nil {

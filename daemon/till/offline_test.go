@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -407,5 +408,27 @@ func TestASaleOfTheAmountOfAnUnresolvedOneIsToldOfIt(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, list, err)
 		}
 		c.clock.pass(-k.after)
+	}
+}
+
+func TestTheSlipOfAnOfflinePaymentSaysWhenItWasTakenAndThatItIsToBeSettled(t *testing.T) {
+	c := offlineCounter(t)
+	p := c.pay(Sale{OutTradeNo: "A1", TotalFen: 1250, AuthCode: c.wallet(1, nil).code(1000_00)})
+	slip := func() string {
+		t.Helper()
+		doc, err := c.document(ledgercache.PrintJob{TradeNo: p.TradeNo, Copy: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%+v", doc)
+	}
+	if text := slip(); !strings.Contains(text, "2026-11-23 10:00:00") || !strings.Contains(text, "待入账") {
+		t.Errorf("%s", text)
+	}
+	if _, err := c.Cancel(c.ctx, "A1", "boss"); err != nil {
+		t.Fatal(err)
+	}
+	if text := slip(); strings.Contains(text, "待入账") {
+		t.Errorf("withdrawn: %s", text)
 	}
 }

@@ -1,6 +1,8 @@
 package till
 
 import (
+	"time"
+
 	"yupos/daemon/receipt"
 	"yupos/devices/paycode"
 	"yupos/devices/printer"
@@ -19,8 +21,8 @@ func (t *Till) document(j ledgercache.PrintJob) (printer.Document, error) {
 	if j.RefundNo == "" {
 		return receipt.OfSale(receipt.Sale{
 			Shop: shop, OutTradeNo: p.OutTradeNo, TradeNo: p.TradeNo, LedgerNo: p.LedgerNo, TotalFen: p.TotalFen, PaidFen: p.PaidFen,
-			DiscountFen: p.DiscountFen, RefundedFen: p.RefundedFen, Way: way(p), Offline: p.State == payment.AcceptedOffline,
-			Reversed: p.State == payment.Revoked, At: p.FinishedAt, OperatorID: p.OperatorID, Subject: p.Subject, Copy: j.Copy, BookHead: head,
+			DiscountFen: p.DiscountFen, RefundedFen: p.RefundedFen, Way: way(p), Offline: p.State == payment.AcceptedOffline && !p.Withdrawn,
+			Reversed: p.State == payment.Revoked || p.Withdrawn, At: takenAt(p), OperatorID: p.OperatorID, Subject: p.Subject, Copy: j.Copy, BookHead: head,
 		}, drawn)
 	}
 	f, err := t.book.ByRefundNo(j.RefundNo)
@@ -31,6 +33,17 @@ func (t *Till) document(j ledgercache.PrintJob) (printer.Document, error) {
 		Shop: shop, OutRefundNo: f.OutRefundNo, RefundNo: f.RefundNo, OutTradeNo: f.OutTradeNo, TradeNo: f.TradeNo, RefundFen: f.RefundFen,
 		At: f.FinishedAt, OperatorID: f.OperatorID, Note: f.Note, Copy: j.Copy, BookHead: head,
 	}, drawn)
+}
+
+// takenAt is the time on the paper: the ledger's, or where it has not spoken yet, when the money was taken here.
+func takenAt(p payment.Payment) time.Time {
+	switch {
+	case !p.FinishedAt.IsZero():
+		return p.FinishedAt
+	case !p.AcceptedAt.IsZero():
+		return p.AcceptedAt
+	}
+	return p.CreatedAt
 }
 
 // way is how the trade was paid, for the paper.
