@@ -108,7 +108,8 @@ func TestAnyDifferenceBehindAnUncleanStopIsFoundWithoutAPerson(t *testing.T) {
 					t.Errorf("key of kind %q, %s: %v", kind, name, b.Err())
 				}
 			}
-			check(t, errors.Join(err, b.Close()))
+			check(t, err)
+			o = ended(t, b, o)
 			opensRight(t, o)
 			check(t, os.RemoveAll(o.Dir))
 			found++

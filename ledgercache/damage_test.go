@@ -31,9 +31,9 @@ func opensRight(t *testing.T, o Options) {
 // TestAnyDamagedFileOfTheCacheEndsInTheJournalsState spoils every file of a cache, of a running book and of one that was
 // stopped, in many places: the book opens, and says what the journal says.
 func TestAnyDamagedFileOfTheCacheEndsInTheJournalsState(t *testing.T) {
-	places := 2
+	places := 1
 	if os.Getenv("YUPOS_FULL") != "" {
-		places = 200
+		places = 40
 	}
 	s := newShop(t)
 	for i := range 20 {

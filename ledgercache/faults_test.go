@@ -86,7 +86,7 @@ func callsOfADay(t *testing.T) int {
 
 func TestWhateverCallToTheDiskFailsNothingAcknowledgedIsLost(t *testing.T) {
 	calls := callsOfADay(t)
-	seed, rounds := uint64(time.Now().UnixNano()), 30
+	seed, rounds := uint64(time.Now().UnixNano()), 20
 	if os.Getenv("YUPOS_FULL") != "" {
 		rounds = 5 * calls * 4
 	}

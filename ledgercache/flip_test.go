@@ -76,7 +76,7 @@ func TestOneFlippedBitInAnyFieldOfTheJournalIsNamedByTheBook(t *testing.T) {
 		}
 	}
 	check(t, s.Close())
-	flipped, skip := 0, amount(4, 1)
+	flipped, skip := 0, amount(7, 1)
 	for file, fields := range fieldsOf(t, s.journalDir()) {
 		for i, f := range fields {
 			if (i+len(file))%skip != 0 {

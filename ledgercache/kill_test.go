@@ -268,7 +268,7 @@ func whole(b *Book) error {
 
 // TestKilledAtAnyMomentTheBookLosesNothingAndTearsNothing kills a child with four writers, at work and while it opens.
 func TestKilledAtAnyMomentTheBookLosesNothingAndTearsNothing(t *testing.T) {
-	atWork, atOpening := amount(12, 500), amount(6, 200)
+	atWork, atOpening := amount(8, 500), amount(4, 200)
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 0))
 	v := &victim{dir: t.TempDir()}

@@ -359,7 +359,7 @@ func TestEveryRowOfTheDamageMatrixIsDetectedOrRepaired(t *testing.T) {
 	im := makeImages(t)
 	rows := matrix(t, im)
 	rand.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
-	rows = rows[:amount(10, len(rows))]
+	rows = rows[:amount(8, len(rows))]
 	counts := map[string]int{}
 	var mu sync.Mutex
 	t.Run("rows", func(t *testing.T) {
@@ -384,7 +384,7 @@ func TestEveryRowOfTheDamageMatrixIsDetectedOrRepaired(t *testing.T) {
 // TestRandomDamageOfTheCacheIsDetectedOrRepaired does one to three random things to random files of the cache.
 func TestRandomDamageOfTheCacheIsDetectedOrRepaired(t *testing.T) {
 	im := makeImages(t)
-	seed, rounds := uint64(time.Now().UnixNano()), amount(12, 400)
+	seed, rounds := uint64(time.Now().UnixNano()), amount(6, 400)
 	if text := os.Getenv("YUPOS_SEED"); text != "" {
 		_, err := fmt.Sscan(text, &seed)
 		check(t, err)

@@ -99,7 +99,7 @@ func (c *clerk) comesBack(before, after *plain, caches []string) error {
 // TestAPowerCutOrAFailingDiskAtAnyMomentOfRandomWorkLosesNothingAnswered lets a clerk work through several lives of a book
 // whose journal's disk fails or loses its power at a random call, keeping any subset of unsynced 512-byte sectors.
 func TestAPowerCutOrAFailingDiskAtAnyMomentOfRandomWorkLosesNothingAnswered(t *testing.T) {
-	seed, rounds := uint64(time.Now().UnixNano()), amount(4, 80)
+	seed, rounds := uint64(time.Now().UnixNano()), amount(3, 60)
 	if text := os.Getenv("YUPOS_SEED"); text != "" {
 		_, err := fmt.Sscan(text, &seed)
 		check(t, err)
