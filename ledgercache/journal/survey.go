@@ -67,6 +67,8 @@ func take(d *shelf, o Options) (*survey, error) {
 	if err != nil {
 		return nil, err
 	}
+	walks := walkAhead(d, headers, s.slots.synced())
+	defer walks.end()
 	for i, seg := range headers {
 		if seg == nil {
 			s.fault = s.damage(numbers[i], 0, fmt.Errorf("header: %w", asDamage(broken[i])))
@@ -76,7 +78,7 @@ func take(d *shelf, o Options) (*survey, error) {
 			if !last {
 				next = headers[i+1]
 			}
-			err = s.segment(seg, next, last)
+			err = s.segment(seg, next, last, walks.take(i))
 		}
 		if err != nil {
 			return nil, err
@@ -144,7 +146,11 @@ func (s *survey) nameBehind(rest []*segment) {
 }
 
 // segment follows one segment, which must continue the chain.
-func (s *survey) segment(seg, next *segment, last bool) error {
+func (s *survey) segment(seg, next *segment, last bool, f walked) error {
+	if f.w == nil {
+		return f.err
+	}
+	defer f.w.close()
 	if n := len(s.segments); n > 0 {
 		before := s.segments[n-1]
 		if seg.number != before.number+1 {
@@ -160,13 +166,11 @@ func (s *survey) segment(seg, next *segment, last bool) error {
 	if seg.cut.Segment != 0 {
 		s.cuts = append(s.cuts, seg.cut)
 	}
-	s.segments, s.head, s.batches = append(s.segments, seg), seg.start(), 0
-	w, err := newWalker(s.dir.fs, s.dir.path, seg)
-	if err != nil {
-		return err
+	w, err := f.w, f.err
+	s.segments, s.head, s.batches = append(s.segments, seg), w.head, f.batches
+	if seg.unsure == 0 {
+		seg.unsure = f.unsure
 	}
-	defer w.close()
-	err = s.walk(w)
 	seg.end, seg.after = w.offset, w.head
 	if errors.Is(err, errEnd) || errors.Is(err, ErrDamaged) {
 		err = s.tail(w, next, last, err)
@@ -175,23 +179,6 @@ func (s *survey) segment(seg, next *segment, last bool) error {
 		s.fault, err = s.damage(seg.number, w.offset, err), nil
 	}
 	return err
-}
-
-func (s *survey) walk(w *walker) error {
-	synced := s.slots.synced()
-	for {
-		b, err := w.next()
-		if err != nil {
-			return err
-		}
-		if b.head.Sequence > synced {
-			s.batches++
-			if w.seg.unsure == 0 {
-				w.seg.unsure = b.offset
-			}
-		}
-		s.head = b.head
-	}
 }
 
 // tail judges what stands behind the last batch of a segment that verifies. Only the last segment may end in a torn
