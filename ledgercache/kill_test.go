@@ -26,6 +26,7 @@ const (
 	childRound = "BOOK_CHILD_ROUND" // a name for its sales
 	childHolds = "BOOK_CHILD_HOLDS" // what it writes to the journal stays in the process: the control
 
+	childLies    = "BOOK_CHILD_LIES"    // the syncs of its journal do nothing: the control
 	childReserve = "BOOK_CHILD_RESERVE" // bytes of the disk that it keeps free
 )
 
@@ -54,6 +55,9 @@ func child(dir string) {
 	o := childOptions(dir)
 	if os.Getenv(childHolds) != "" {
 		o.FS = holding{&floppy{files: map[*sheet]bool{}, paths: map[string]*sheet{}}}
+	}
+	if os.Getenv(childLies) != "" {
+		o.FS = lying{&floppy{files: map[*sheet]bool{}, paths: map[string]*sheet{}}}
 	}
 	o.Reserve, _ = strconv.ParseInt(os.Getenv(childReserve), 10, 64)
 	o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
