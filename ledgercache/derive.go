@@ -232,11 +232,13 @@ func (b *Book) loadNew(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = b.load(ctx, fresh, d)
-		if err == nil {
-			err = told.save()
+		if err = told.rest(); err == nil { // its memory is needed for loading
+			err = b.load(ctx, fresh, d)
 		}
 		if err := errors.Join(err, d.close()); err != nil {
+			return err
+		}
+		if err := told.read(); err != nil {
 			return err
 		}
 		if err := os.Rename(fresh, b.cacheDir()); err != nil {

@@ -179,6 +179,15 @@ func (n *known) save() error {
 	return nil
 }
 
+// rest saves what is known and lets go of it until it is read again. Only who has it alone calls it.
+func (n *known) rest() error {
+	if err := errors.Join(os.MkdirAll(n.dir, 0o700), n.save()); err != nil {
+		return err
+	}
+	n.layers = nil
+	return nil
+}
+
 func layerName(i int) []byte { return fmt.Appendf(nil, "known-%04d", i+1) }
 
 // read takes back what was saved: every layer where the one before ends. Of nothing there is nothing known.
