@@ -65,6 +65,7 @@ func TestTwoTerminalsThatTakeACustomerBeyondTheAllowanceArePaidByTheLedgersGuara
 		take(w, fmt.Sprintf("W%d", n), fen)
 		take(s.world, fmt.Sprintf("S%d", n), fen)
 	}
+	later := w.code("13800000001", "SIGNED")
 	if trade := w.pay("W9", 100, w.code("13800000001", "SIGNED")); trade["trade_state"] != "PAYERROR" || trade["reason"].(object)["code"] != "OVER_WALLET_ALLOWANCE" {
 		t.Errorf("%v", trade)
 	}
@@ -83,6 +84,13 @@ func TestTwoTerminalsThatTakeACustomerBeyondTheAllowanceArePaidByTheLedgersGuara
 	}
 	if took := before - w.balance("13800000001"); took != 50000 || borne != 50000 {
 		t.Errorf("the customer paid %v of an allowance of 50000, the ledger bears %d of 100000", took, borne)
+	}
+	// The wallet is blocked at its first conflict: every terminal learns it, and its later visits are refused.
+	for _, at := range []*world{w, s.world} {
+		at.until("the deny list is learned", 10*time.Second, func() bool { return at.terminal()["limits"].(object)["deny_list_version"].(float64) > 1 })
+		if trade := at.pay(at.number(), 100, later); trade["trade_state"] != "PAYERROR" || trade["reason"].(object)["code"] != "WALLET_BLOCKED" {
+			t.Errorf("a later visit: %v", trade)
+		}
 	}
 	w.bookAgreesWithLedger()
 	s.bookAgreesWithLedger()

@@ -171,3 +171,29 @@ func TestThePageWarnsBeforeASecondSaleOfTheSameAmountAndAManagerConvertsTheFirst
 		t.Errorf("%+v, %v", p.State, err)
 	}
 }
+
+func TestABouncedPaymentGoesToTheOfficeWithReasonEvidenceAgeAndNextStep(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	c.cutOff()
+	paid := c.api(200, "POST", "/v1/trade/pay", fmt.Sprintf(`{"out_trade_no":"S1","total_fen":1250,"auth_code":%q}`, signedCode(t, 1, 100000)))
+	no, _ := paid["trade_no"].(string)
+	if _, err := c.book.RecordUploads(t.Context(), []string{no}); err != nil {
+		t.Fatal(err)
+	}
+	err := c.book.AnswerUploads(t.Context(), []payment.Answered{{
+		TradeNo: no, To: payment.OpUpload, State: payment.Bounced, TotalFen: 1250, Reason: "POLICY_BREACH", Bearer: payment.BearerMerchant,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bounced := c.api(200, "GET", "/v1/trade/S1", "")
+	accept, _ := bounced["accept"].(string)
+	if bounced["bearer"] != "merchant" || len(accept) < 200 || bounced["next_action"] != "call_support" {
+		t.Errorf("%v", bounced)
+	}
+	ctx := c.browser(1366, 768, "/office")
+	c.sees(ctx, `document.getElementById("bounces").textContent.includes("S1") && document.getElementById("bounces").textContent.includes("POLICY_BREACH")`)
+	c.sees(ctx, `document.getElementById("bounces").textContent.includes("商户") && document.getElementById("bounces").textContent.includes("0 小时") && document.querySelector("#bounces a").download.endsWith(".accept")`)
+	c.shoot(ctx, "office-bounced")
+}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"encoding/base64"
 	"time"
 
 	"yupos/daemon/till"
@@ -54,6 +55,7 @@ type Trade struct {
 
 	Bearer      *string        `json:"bearer" enum:"ledger,merchant" doc:"who bears an offline payment that the wallet did not pay; null otherwise"`
 	Evidence    *string        `json:"evidence" enum:"accept,receipt,digits" doc:"on what the terminal itself took the money; null when the ledger answered"`
+	Accept      *string        `json:"accept" doc:"the signed ACCEPT of an offline payment, base64; null otherwise"`
 	Confirmed   bool           `json:"confirmed" doc:"false while money was taken on evidence that the ledger has not confirmed yet"`
 	Convertible bool           `json:"convertible" doc:"an answer is missing and a manager may accept it offline, where limits allow"`
 	Warnings    []till.Warning `json:"warnings" doc:"what the cashier should know before going on; empty when there is nothing"`
@@ -82,6 +84,10 @@ func tradeOf(p payment.Payment, now time.Time) Trade {
 	t.Confirmed, t.Warnings = !p.Unconfirmed && p.State != payment.AcceptedOffline, []till.Warning{}
 	if p.Bearer != "" {
 		t.Bearer = (*string)(&p.Bearer)
+	}
+	if len(p.Accept) > 0 {
+		text := base64.StdEncoding.EncodeToString(p.Accept)
+		t.Accept = &text
 	}
 	if p.Evidence != "" {
 		t.Evidence = (*string)(&p.Evidence)

@@ -126,6 +126,7 @@ var refusals = map[string]refusalWords{
 	"ORDER_PAID":           {409, "此单已支付", "this order is paid"},
 	"ORDER_CLOSED":         {409, "此单已关闭", "this order is closed"},
 	"PIN_REQUIRED":         {403, "请输入支付密码", "the payment PIN is needed"},
+	"OFFLINE_BLOCKED":      {403, "离线付款已停用，请联系客服", "offline payments are shut off; call support"},
 	"PIN_LOCKED":           {403, "支付密码输错过多，已锁定三小时", "too many wrong PINs; locked for three hours"},
 	"WRONG_PIN":            {403, "支付密码错误", "wrong PIN"},
 	"INSUFFICIENT_BALANCE": {409, "余额不足", "not enough balance"},

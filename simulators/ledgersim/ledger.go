@@ -54,6 +54,7 @@ type Ledger struct {
 	ice     ice
 	waits   waits
 	faults  []*Fault
+	blocked bool            // a wallet was blocked in the batch in hand
 	slow    map[string]slow // addresses that sent wrong activation codes
 	closing sync.Once
 

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,6 +90,12 @@ func (l *Ledger) uploads(m *wire.Upload) (out wire.Uploaded, err error) {
 		}
 		return nil
 	})
+	if l.blocked { // every terminal learns of it
+		l.blocked = false
+		for _, c := range l.conns {
+			c.hurry()
+		}
+	}
 	return out, err
 }
 
@@ -329,5 +336,25 @@ func (l *Ledger) settle(txn *badger.Txn, t *trade, u *upload, w wallet) error {
 		return err
 	}
 	t.Reason = reason
-	return nil
+	return l.block(txn, w, u.code.token)
+}
+
+// block shuts a wallet out of offline payments at its first conflict: no more certificates, and the one it has is on every
+// terminal's deny list.
+func (l *Ledger) block(txn *badger.Txn, w wallet, token string) error {
+	if w.Phone == "" || token == "" {
+		return nil
+	}
+	if !w.Blocked {
+		w.Blocked = true
+		if err := put(txn, walletKey(w.Phone), w); err != nil {
+			return err
+		}
+	}
+	list, err := l.deniedNow(txn)
+	if err != nil || slices.Contains(list, token) {
+		return err
+	}
+	l.blocked = true
+	return l.putDenial(txn, []string{token}, nil)
 }

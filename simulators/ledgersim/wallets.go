@@ -24,7 +24,8 @@ type wallet struct {
 	PIN       string          `json:"pin"`
 	Tier      int             `json:"tier"`
 	Frozen    bool            `json:"frozen"`
-	Token     string          `json:"token"` // of the newest certificate, hex
+	Blocked   bool            `json:"blocked,omitempty"` // from offline payments, after a conflict
+	Token     string          `json:"token"`             // of the newest certificate, hex
 	StepUpFen money.Fen       `json:"step_up_fen"`
 	Day       string          `json:"day"` // on which DayFen was spent
 	DayFen    money.Fen       `json:"day_fen"`
@@ -175,6 +176,9 @@ func (l *Ledger) showCode(phone, kind string) (text string, err error) {
 			w.Device.LastCode = text
 			return put(txn, "code/"+text, onlineCode{Phone: phone, At: l.now()})
 		case "SIGNED":
+			if w.Blocked {
+				return refusal("OFFLINE_BLOCKED")
+			}
 			if err := w.Device.Renew(l.now(), l.issue(txn, w)); err != nil {
 				return err
 			}

@@ -20,8 +20,10 @@
         all.push(...page.trades);
         cursor = page.next_cursor;
       }
+      const bounced = await fetch('/v1/trades?state=BOUNCED&limit=500', { credentials: 'same-origin' });
       $('problem').textContent = '';
       draw(all);
+      if (bounced.ok) drawBounced((await bounced.json()).trades);
     } catch (e) { $('problem').textContent = '读取失败：' + e.message; } finally { loading = false; }
   }
   function draw(all) {
@@ -52,6 +54,33 @@
       return tr;
     }));
     $('when').textContent = all.length + ' 笔 · ' + new Date(Date.now() + 8 * 3600e3).toISOString().slice(11, 19);
+  }
+  // What the ledger refused for good, of every day: why, how old, who bears it, what to do, and the evidence to hold up.
+  const bearers = { merchant: ['商户 Merchant', '联系顾客补付或作坏账；有异议凭凭据联系客服 · Ask the customer, or write it off; dispute it with the evidence'],
+    ledger: ['账本中心 Ledger', '账本中心已担保，无需处理 · Guaranteed by the ledger, nothing to do'] };
+  function drawBounced(list) {
+    $('bounced').classList.toggle('hidden', list.length === 0);
+    $('bounces').replaceChildren(...list.map(t => {
+      const tr = document.createElement('tr'), who = bearers[t.bearer] || ['未说明 Not said', '联系客服 · Call support'];
+      const hours = Math.max(0, Math.floor((Date.now() - Date.parse(t.created_at)) / 3600e3));
+      const age = hours >= 48 ? Math.floor(hours / 24) + ' 天' : hours + ' 小时';
+      for (const [v, cls] of [[t.created_at.slice(0, 16).replace('T', ' ')], [age], [t.out_trade_no], [yuan(t.total_fen), 'n'], [t.reason ? t.reason.text + '（' + t.reason.code + '）' : '—'], [who[0]], [who[1]]]) {
+        const td = document.createElement('td');
+        td.textContent = v;
+        if (cls) td.className = cls;
+        tr.append(td);
+      }
+      const td = document.createElement('td');
+      if (t.accept) {
+        const a = document.createElement('a');
+        a.textContent = '下载 ACCEPT';
+        a.download = t.trade_no + '.accept';
+        a.href = 'data:application/octet-stream;base64,' + t.accept;
+        td.append(a);
+      }
+      tr.append(td);
+      return tr;
+    }));
   }
   $('day').value = new Date(Date.now() + 8 * 3600e3).toISOString().slice(0, 10);
   $('day').addEventListener('change', load);
