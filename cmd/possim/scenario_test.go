@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"yupos/devices/paycode"
+	"yupos/ledgercache/money"
 )
 
 // TestScenarios plays every story of simulators/scenarios against a demo of its own: the real daemon as a process, real
@@ -204,6 +206,9 @@ func (s *story) tellScan(a []string) {
 
 func (s *story) tellDigits(a []string) {
 	typed := s.digits[a[0]]
+	if a[1] == "forged" {
+		typed = s.forged(a[0])
+	}
 	if a[1] == "wrong" {
 		if typed = "00000000"; s.digits[a[0]] == typed {
 			typed = "00000001"
@@ -386,4 +391,22 @@ func (s *story) tellLedger(a []string) {
 		}
 		return false
 	})
+}
+
+// forged are the right digits of an order that nobody has paid, as whoever steals the terminal's secret could say them.
+func (s *story) forged(no string) string {
+	raw, err := os.ReadFile(filepath.Join(s.dir, "posd", "identity", "confirmation.secret"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	secret, err := hex.DecodeString(strings.TrimSpace(string(raw)))
+	if err != nil || len(secret) != 32 {
+		s.t.Fatalf("secret of %d bytes, %v", len(secret), err)
+	}
+	trade := s.ask("GET", "/v1/trade/"+no, nil)
+	digits, err := paycode.Digits([32]byte(secret), s.world.terminal()["terminal_id"].(string), trade["trade_no"].(string), money.Fen(trade["total_fen"].(float64)))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return digits
 }
