@@ -72,8 +72,9 @@ func (j *Journal) ring() (ring, error) {
 	}
 	read := make(chan found, 1) // a mount whose other end is gone hangs at the first touch
 	done := make(chan error, 1)
+	o := j.o // the one that hangs is left behind
 	go func() {
-		there, err := readRing(j.o, j.o.Mirror)
+		there, err := readRing(o, o.Mirror)
 		read <- found{there, err}
 		done <- nil
 	}()
