@@ -77,24 +77,27 @@ func (e *enroller) run(c *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	if !made.Done { // else an earlier run got this far: the code is spent, and the answer is here
+	fits := func() bool {
+		return fresh || made.Granted.TerminalID == cfg.Terminal.ID && made.Granted.MerchantID == cfg.Merchant.ID
+	}
+	if !made.Done || !fits() { // else an earlier run got this far: the code is spent, and the answer is here
 		if err := e.ask(c.Context(), cfg, made, ca, code); err != nil {
 			return sayEnroll(err)
 		}
 	}
-	if !fresh && (made.Granted.TerminalID != cfg.Terminal.ID || made.Granted.MerchantID != cfg.Merchant.ID) {
+	if !fits() {
 		return &coded{ExitRefused, fmt.Sprintf("激活码属于终端 %s（商户 %s），配置文件写的是 %s（%s），未做任何改动 · the code is for another terminal than the configuration's",
 			made.Granted.TerminalID, made.Granted.MerchantID, cfg.Terminal.ID, cfg.Merchant.ID)}
 	}
 	confirmed := e.show(c.Context(), made)
-	old, err := made.Install(time.Now())
-	if err != nil {
-		return err
-	}
-	if fresh {
+	if fresh { // before the identity is in its place: from then on the same command is refused
 		if err := writeConfig(e.config, made.Granted); err != nil {
 			return err
 		}
+	}
+	old, err := made.Install(time.Now())
+	if err != nil {
+		return err
 	}
 	return e.say(made.Granted, fresh, confirmed, old)
 }
@@ -290,17 +293,25 @@ func quote(s string) string {
 	return b.String()
 }
 
-// writeNew writes a file that is not there yet, mode 0600, synced.
+// writeNew writes a file that is not there yet, mode 0600: whole and synced, or not at all.
 func writeNew(path, text string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if errors.Is(err, os.ErrExist) {
-		return nil
-	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
 	if err != nil {
 		return err
 	}
+	defer os.Remove(f.Name())
 	_, err = f.WriteString(text)
-	return errors.Join(err, f.Sync(), f.Close())
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // learnFirst lets the book learn the news that came with the enrolment, once.

@@ -152,6 +152,10 @@ func (e *Enrolment) Complete(g Grant) error {
 	if err != nil {
 		return err
 	}
+	e.Done = false
+	if err := removeDurably(filepath.Join(e.new, grantFile)); err != nil { // an older note would vouch for a mixture
+		return err
+	}
 	for _, f := range []struct {
 		name string
 		text []byte
@@ -170,8 +174,9 @@ func (e *Enrolment) Complete(g Grant) error {
 	if _, err := e.check(); err != nil {
 		return err
 	}
-	e.Done = true
-	return replaceDurably(filepath.Join(e.new, grantFile), granted)
+	err = replaceDurably(filepath.Join(e.new, grantFile), granted)
+	e.Done = err == nil
+	return err
 }
 
 // check reads the grant back and holds its parts against each other.
@@ -259,12 +264,14 @@ func FirstNews(dir string) ([]byte, error) {
 }
 
 // ForgetNews removes the first news once the book has them.
-func ForgetNews(dir string) error {
-	err := os.Remove(filepath.Join(dir, newsFile))
+func ForgetNews(dir string) error { return removeDurably(filepath.Join(dir, newsFile)) }
+
+func removeDurably(path string) error {
+	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return errors.Join(err, syncDir(dir))
+	return errors.Join(err, syncDir(filepath.Dir(path)))
 }
 
 // Request is a PKCS#10 request for the next certificate of the same key, in DER.
