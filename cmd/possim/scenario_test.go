@@ -1,7 +1,11 @@
 package main_test
 
 import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/pem"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -75,8 +79,9 @@ var words = map[string]func(*testscript.TestScript, bool, []string){
 	"reboot": told(1, func(s *story, a []string) {
 		s.sim("POST", "/terminal", object{"action": "start", "clock_ms": fen(a[0]), "reboot": true})
 	}),
-	"code": told(3, func(s *story, a []string) { s.codes[a[0]] = s.code(phone(a[1]), a[2]) }),
-	"pay":  told(-2, (*story).tellPay),
+	"code":  told(3, func(s *story, a []string) { s.codes[a[0]] = s.code(phone(a[1]), a[2]) }),
+	"forge": told(2, (*story).tellForge),
+	"pay":   told(-2, (*story).tellPay),
 	"send": told(3, func(s *story, a []string) {
 		s.ask("POST", "/v1/trade/pay", object{"out_trade_no": a[0], "total_fen": fen(a[1]), "auth_code": s.codes[a[2]]})
 	}),
@@ -409,4 +414,78 @@ func (s *story) forged(no string) string {
 		s.t.Fatal(err)
 	}
 	return digits
+}
+
+// tellForge: forge NAME REASON, a SIGNED code that a terminal must refuse by this name: made with the ledger's own issuer key
+// where the fault is not the key, and with one fault each.
+func (s *story) tellForge(a []string) {
+	issuer := s.issuerKey()
+	public, wallet, _ := ed25519.GenerateKey(nil)
+	now := uint32(time.Now().Unix())
+	created, flip := now, 0
+	cert := paycode.Cert{
+		Tier: 3, MaxCount: 5, Token: [8]byte{byte(len(s.codes) + 1), 9}, WalletKey: public, NotBefore: now - 3600, NotAfter: now + 3600, PerPaymentFen: 20000, AllowanceFen: 50000,
+	}
+	switch a[1] {
+	case "MALFORMED":
+	case "UNKNOWN_ISSUER":
+		_, issuer, _ = ed25519.GenerateKey(nil)
+	case "CERT_FORGED":
+		flip = 120 // in the issuer's signature
+	case "CERT_NOT_YET_VALID":
+		cert.NotBefore = now + 600
+	case "CERT_EXPIRED":
+		cert.NotAfter = now - 600
+	case "CODE_FORGED":
+		flip = 243 // in the wallet's signature
+	case "CODE_FROM_FUTURE":
+		created = now + 120
+	case "CODE_EXPIRED":
+		created = now - 120
+	case "OVER_CERT_LIMIT":
+		cert.PerPaymentFen = 100
+	default:
+		s.t.Fatalf("unknown forgery %s", a[1])
+	}
+	der, err := paycode.MakeCert(cert, issuer)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	text, err := paycode.MakeSigned(der, 1, created, 100000, wallet)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if a[1] == "MALFORMED" {
+		text = text[:len(text)-8]
+	}
+	if flip > 0 {
+		text = flipBit(s.t, text, flip)
+	}
+	s.codes[a[0]] = text
+}
+
+func flipBit(t testing.TB, text string, at int) string {
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[at] ^= 1
+	return base64.StdEncoding.EncodeToString(raw)
+}
+
+func (s *story) issuerKey() ed25519.PrivateKey {
+	raw, err := os.ReadFile(filepath.Join(s.dir, "ledger", "ca", "issuer.key"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	block, _ := pem.Decode(raw)
+	if block == nil {
+		s.t.Fatal("no PEM")
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, ok := parsed.(ed25519.PrivateKey)
+	if err != nil || !ok {
+		s.t.Fatal("no issuer key", err)
+	}
+	return key
 }
