@@ -197,3 +197,78 @@ func TestARevokedTerminalIsToldSoKeepsItsBookAndComesBack(t *testing.T) {
 	w.pay("A3", 800, w.code("13800000001", "ONLINE"))
 	w.agrees()
 }
+
+// killedAt runs posd enroll, kills it as soon as the file is there, and says whether the kill was faster than its end.
+func (w *world) killedAt(file string, args ...string) bool {
+	w.t.Helper()
+	cmd := exec.Command(possim(w.t), append([]string{"posd", "enroll"}, args...)...)
+	if err := cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = cmd.Wait() }() // killed, or too fast for it: the end is judged by what is there
+	for there := false; !there; {
+		_, err := os.Stat(file) // without a pause: the file may be gone again within a millisecond
+		there = err == nil
+		select {
+		case <-ended:
+			there = true
+		default:
+		}
+	}
+	_ = cmd.Process.Kill()
+	<-ended
+	return cmd.ProcessState.ExitCode() == -1
+}
+
+func TestAnEnrolmentThatIsKilledAgainAndAgainEndsInATerminalThatSells(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	ledger, ca, code, id := w.activate(object{})
+	own := *w
+	own.log = &record{}
+	s := &second{world: &own, dir: filepath.Join(w.dir, "second"), id: id}
+	args := []string{"--ledger", ledger, "--ca-sha256", ca, "-c", s.config(), code}
+	for _, file := range []string{"identity.enrolling", "identity.enrolling/terminal.key", "identity.enrolling/terminal.crt", "identity.enrolling/grant.json", "tokens", "posd.toml"} {
+		if _, err := os.Stat(filepath.Join(s.dir, "identity")); err == nil {
+			break // it was faster than the kill
+		}
+		t.Logf("killed at %s: %v", file, w.killedAt(filepath.Join(s.dir, file), args...))
+	}
+	if got, out := w.posd(append([]string{"enroll"}, args...)...); got != 0 && (got != 5 || !strings.Contains(out, "已有身份")) {
+		t.Fatalf("exit %d: %s", got, out)
+	}
+	s.start()
+	t.Cleanup(s.kill)
+	if about := s.terminal(); about["terminal_id"] != id {
+		t.Errorf("%v, want %s", about["terminal_id"], id)
+	}
+	if paid := s.pay("S1", 1250, w.code("13800000001", "ONLINE")); paid["trade_state"] != "SUCCESS" {
+		t.Errorf("%v", paid)
+	}
+	w.agrees()
+}
+
+func TestARevokedTerminalKeepsWhatItAcceptedOfflineAndDeliversItLater(t *testing.T) {
+	t.Parallel()
+	w := unplugged(t)
+	no := w.number()
+	if trade := w.pay(no, 700, w.code("13800000001", "SIGNED")); trade["trade_state"] != "ACCEPTED_OFFLINE" {
+		t.Fatalf("%v", trade)
+	}
+	w.sim("POST", "/ledger/terminals/10000001", object{"revoked": true})
+	w.sim("POST", "/link", object{"up": true})
+	w.linkReason("TERMINAL_REVOKED")
+	w.sim("POST", "/terminal", object{"action": "kill"})
+	w.sim("POST", "/terminal", object{"action": "start"})
+	w.linkReason("TERMINAL_REVOKED")
+	if trade := w.api(200, "GET", "/v1/trade/"+no, nil); trade["trade_state"] != "ACCEPTED_OFFLINE" {
+		t.Errorf("a revoked terminal has lost what it accepted: %v", trade)
+	}
+	w.sim("POST", "/ledger/terminals/10000001", object{"revoked": false})
+	w.sim("POST", "/terminal", object{"action": "kill"}) // it would ask again by itself, later
+	w.sim("POST", "/terminal", object{"action": "start"})
+	w.link("up", 10*time.Second)
+	w.becomes(no, "SUCCESS")
+	w.bookAgreesWithLedger()
+}
