@@ -146,6 +146,7 @@ func (v *victim) kill(round string, holds bool, lines int, delay time.Duration) 
 		c.Env = append(c.Env, childHolds+"=1")
 	}
 	var said bytes.Buffer
+	ended := ""
 	c.Stderr = &said
 	out, err := c.StdoutPipe()
 	if err != nil {
@@ -163,13 +164,16 @@ func (v *victim) kill(round string, holds bool, lines int, delay time.Duration) 
 		switch {
 		case errors.Is(readErr, io.EOF):
 			_ = c.Wait() // it was killed
+			if ended != "" {
+				err = fmt.Errorf("the child: %s%s", ended, said.String())
+			}
 			return ready, err
 		case readErr != nil:
 			return ready, readErr
 		case strings.HasPrefix(line, "ready"):
 			ready = true
 		case strings.HasPrefix(line, "open:"), strings.HasPrefix(line, "ended:"):
-			err = fmt.Errorf("the child: %s%s", line, said.String())
+			ended = line // what it said meanwhile is whole when it has been waited for
 		default:
 			v.answered = append(v.answered, strings.TrimSpace(line))
 			if v.each != nil {

@@ -39,6 +39,10 @@ var errCacheStale = errors.New("ledgercache: cache does not follow the journal")
 // open opens the cache if it can, then the journal with the cache as a witness, then brings the cache up to the journal
 // or rebuilds it. Nothing that the journal does not hold is removed before the journal has proved the key.
 func (b *Book) open(ctx context.Context) error {
+	err := journal.CheckVersion(journal.Options{Dir: b.journalDir(), TerminalID: b.opts.TerminalID, FS: b.opts.FS, Archive: b.opts.Archive})
+	if err != nil {
+		return err
+	}
 	left, err := b.takeMarks()
 	if err != nil {
 		return err

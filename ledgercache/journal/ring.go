@@ -41,7 +41,7 @@ type ring struct {
 // readRing finds the ring that the key opens, in any of the directories. Where there is a ring and the key opens none, the
 // key is an earlier one, or another's: ErrKey. A ring that is only prepared says nothing against the key in use.
 func readRing(o Options, dirs ...string) (ring, error) {
-	shut := false
+	shut, newer := false, error(nil)
 	for _, name := range []string{ringNext, ringFile} {
 		for _, dir := range dirs {
 			raw, err := readSmall(o.FS, filepath.Join(dir, name))
@@ -57,11 +57,14 @@ func readRing(o Options, dirs ...string) (ring, error) {
 					return ring{keys, name}, nil
 				}
 				if errors.Is(err, ErrVersion) {
-					return ring{}, fmt.Errorf("%s: %w", name, err)
+					newer = fmt.Errorf("%s: %w", name, err) // unless another copy opens: a flipped bit is no version
 				}
 			}
 			shut = shut || name == ringFile
 		}
+	}
+	if newer != nil {
+		return ring{}, newer
 	}
 	if shut {
 		return ring{}, fmt.Errorf("%w: an earlier key, or a damaged %s", ErrKey, ringFile)

@@ -115,7 +115,7 @@ func TestARingOfALaterVersionIsRefusedUntouched(t *testing.T) {
 	path := filepath.Join(o.Dir, ringFile)
 	raw, err := os.ReadFile(path)
 	check(t, err)
-	raw[9] = 2
+	raw[9], raw[ringStride+9] = 2, 2
 	check(t, os.WriteFile(path, raw, 0o600))
 	before, err := os.ReadDir(o.Dir)
 	check(t, err)
