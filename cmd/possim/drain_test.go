@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -15,6 +17,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -49,6 +52,7 @@ type backlog struct {
 	cards  []card
 	log    *slog.Logger // nil unless a test is asked to tell more
 
+	url        string // of a ledger in a process of its own, "" for the one here
 	stopLedger func()
 	lives      int // sales by live, of which so many were asked for
 	asked      int
@@ -162,7 +166,7 @@ func (b *backlog) sign(a ledgercache.Acceptance) ([]byte, error) {
 // line runs the uplink until the returned function is called.
 func (b *backlog) line() (*uplink.Uplink, func()) {
 	up := uplink.New(uplink.Options{
-		URLs: []string{b.ledger.URL()}, TLS: b.id.TLS(), Book: b.book,
+		URLs: []string{cmp.Or(b.url, b.ledger.URL())}, TLS: b.id.TLS(), Book: b.book,
 		TerminalID: "10000001", MerchantID: "653000053310001", Software: "test", Log: b.log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -402,5 +406,56 @@ func TestWhileALongQueueDrainsTheCounterSells(t *testing.T) {
 	}
 	if w.asked > 0 {
 		t.Errorf("%d sales waited so long behind the uploads that they were asked for", w.asked)
+	}
+}
+
+// BenchmarkDrainFromATerminalAlone drains a queue to a ledger in a process of its own, so that heap and processor time are the
+// terminal's: its book and its line. YUPOS_PAYMENTS says how many, 4,000 by default.
+func BenchmarkDrainFromATerminalAlone(b *testing.B) {
+	n := 4000
+	if _, err := fmt.Sscan(os.Getenv("YUPOS_PAYMENTS"), &n); err != nil && os.Getenv("YUPOS_PAYMENTS") != "" {
+		b.Fatal(err)
+	}
+	program := filepath.Join(b.TempDir(), "possim")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	for range b.N {
+		b.StopTimer()
+		w := newBacklog(b)
+		w.learn()
+		w.accept(n)
+		stop := w.ledgerAway(program)
+		b.StartTimer()
+		d := w.drain(false)
+		b.StopTimer()
+		stop()
+		b.ReportMetric(float64(n)/d.took.Seconds(), "payments/s")
+		b.ReportMetric(float64(d.cpu.Microseconds())/float64(n), "cpu-µs/payment")
+		b.ReportMetric(float64(d.heap)/(1<<20), "heap-MiB")
+		w.sound(n)
+	}
+}
+
+// ledgerAway gives the ledger a process of its own until the function is called, which brings it back.
+func (b *backlog) ledgerAway(program string) func() {
+	b.t.Helper()
+	b.stopLedger()
+	b.stopLedger = func() {}
+	c := exec.Command(program, "ledger", "--dir", filepath.Join(b.dir, "ledger"), "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0")
+	out, err := c.StdoutPipe()
+	must(b.t, err)
+	must(b.t, c.Start())
+	var first string
+	_, err = fmt.Fscanf(bufio.NewReader(out), "账本 ledger %s", &first)
+	must(b.t, err)
+	b.url = first
+	return func() {
+		_ = c.Process.Signal(syscall.SIGTERM)
+		_ = c.Wait()
+		b.url = ""
+		b.ledger, err = ledgersim.Open(ledgersim.Options{Dir: filepath.Join(b.dir, "ledger"), Listen: "127.0.0.1:0", Seed: 1})
+		must(b.t, err)
+		b.runLedger()
 	}
 }

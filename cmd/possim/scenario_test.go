@@ -367,9 +367,10 @@ func TestEachCornerSurvivesAKillAfterAnyOfItsSteps(t *testing.T) {
 	testscript.Run(t, testscript.Params{Files: all, Setup: func(env *testscript.Env) error { return begin(t, env) }, Cmds: words})
 }
 
-// killed are the variants of a story with a kill behind one act of it.
+// killed are the variants of a story with a kill behind one act of it. They do not count the paper: a slip that was on its
+// way when the process died is unknown, and never printed again by itself.
 func killed(story string) (variants []string) {
-	lines := strings.Split(strings.TrimSpace(story), "\n")
+	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(story), "\n"), func(line string) bool { return strings.HasPrefix(line, "receipts ") })
 	for n, line := range lines {
 		act, _, _ := strings.Cut(line, " ")
 		switch act {
