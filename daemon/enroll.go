@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -198,6 +199,9 @@ func (e *enroller) say(g identity.Granted, fresh, confirmed bool, old string) er
 func sayEnroll(err error) error {
 	var no *uplink.Refusal
 	switch {
+	case errors.As(err, &no) && no.RetryAfter > 0: // nothing here tries again by itself
+		wait := int(math.Ceil(no.RetryAfter.Seconds()))
+		return &coded{ExitRefused, fmt.Sprintf("账本要求等待，请在 %d 秒后再次运行同一命令 · the ledger asks to wait; run the same command again in %d s (%s)", wait, wait, no.Code)}
 	case errors.As(err, &no):
 		zh, en := uplink.Words(no.Code)
 		return &coded{ExitRefused, fmt.Sprintf("%s · %s (%s)", zh, en, no.Code)}

@@ -179,3 +179,16 @@ func TestAConfigurationThatCannotBeWrittenLeavesTheWayOpenForTheSameCommand(t *t
 		t.Errorf("%s, want %s", id.TerminalID, a.TerminalID)
 	}
 }
+
+func TestAfterAWrongCodeThePersonIsToldHowLongToWait(t *testing.T) {
+	l, dir := newLedger(t), t.TempDir()
+	a := activation(t, l, "")
+	wrong := a
+	wrong.Code = a.Code[:15] + "ZZZZ"
+	if code, words := enroll(t, dir, wrong); code != ExitRefused || !strings.Contains(words, "ACTIVATION_REFUSED") || strings.Contains(words, wrong.Code) {
+		t.Errorf("%d: %s", code, words)
+	}
+	if code, words := enroll(t, dir, a); code != ExitRefused || !strings.Contains(words, "请在 1 秒后") || strings.Contains(words, a.Code) {
+		t.Errorf("%d: %s", code, words)
+	}
+}
