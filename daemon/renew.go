@@ -33,7 +33,8 @@ type renewal struct {
 const (
 	renewAfter  = 2.0 / 3
 	renewSpread = 1.0 / 12
-	renewTries  = 50 // how often a failed renewal is tried in a certificate's life, evenly
+	renewTries  = 50 // how often a failed renewal is tried in a short certificate's life
+	renewAgain  = 6 * time.Hour
 )
 
 func newRenewal(id identity.Identity, dir string, urls []string, now func() time.Time, log *slog.Logger) *renewal {
@@ -68,7 +69,7 @@ func (r *renewal) Run(ctx context.Context) error {
 				break
 			}
 			r.log.Warn("certificate not renewed", slog.Time("good_until", to), slog.Any("err", err))
-			wait = life / renewTries
+			wait = min(life/renewTries, renewAgain)
 		}
 	}
 }
